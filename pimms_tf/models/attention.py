@@ -1,0 +1,49 @@
+"""Re-assembly: scans and modality scores → one channel per modality."""
+
+from typing import Literal
+
+import keras
+from keras import ops
+
+Kind = Literal["label", "soft", "hard"]
+Normalise = Literal["none", "sum", "count"]
+
+# Summed in double precision and rounded once, the mixture does not depend on the order of the scans. JAX has no double
+# precision unless it is switched on; there the order shows in the last bit.
+_SUM_DTYPE = "float32" if keras.backend.backend() == "jax" else "float64"
+
+
+class Attention(keras.layers.Layer):
+    """Mixes the scans of each subject into modality slots by their scores.
+
+    Call: scans (b, *space, scan), scores (b, scan, modality), valid (b, scan) bool → (b, *space, modality).
+    Scans that are not valid have no weight. A modality that no scan claims is zero everywhere.
+
+    Args:
+        kind: "soft" weighs by the scores (paper eq. 1); "hard" gives each scan wholly to its best modality, the first of
+            equals (eq. 2); "label" takes the scores as one-hot labels (HeMIS).
+        normalise: "none", the paper's sum, so that two scans of one modality add up; "sum" divides by the weights' sum
+            (released code, niftynet/contrib/hemis_midl/hemis.py); "count" divides by the number of scans a modality got,
+            which averages duplicates (hard and label only differ from "sum" in name).
+    """
+
+    # Keeps 0/0 from a NaN where no scan claims a modality; far below any score a softmax of float32 gives in practice.
+    epsilon = 1e-6
+
+    def __init__(self, kind: Kind, normalise: Normalise = "none", **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.normalise = normalise
+
+    def call(self, scans, scores, valid):
+        weights = scores
+        if self.kind == "hard":
+            weights = ops.one_hot(ops.argmax(scores, axis=-1), scores.shape[-1], dtype=scores.dtype)
+        weights = ops.cast(weights, scans.dtype) * ops.cast(valid, scans.dtype)[..., None]
+        mixed = ops.einsum("b...n,bnm->b...m", ops.cast(scans, _SUM_DTYPE), ops.cast(weights, _SUM_DTYPE))
+        mixed = ops.cast(mixed, scans.dtype)
+        if self.normalise == "none":
+            return mixed
+        total = ops.sum(weights if self.normalise == "sum" else ops.cast(weights > 0, scans.dtype), axis=1)
+        shape = (-1,) + (1,) * (len(scans.shape) - 2) + (total.shape[-1],)
+        return mixed / ops.reshape(ops.maximum(total, self.epsilon), shape)  # (b, 1…, modality)

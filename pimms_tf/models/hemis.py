@@ -1,0 +1,114 @@
+"""The segmenter of HeMIS: a back-end per modality, mean and variance across them, a front-end."""
+
+from typing import Literal
+
+import keras
+from keras import ops
+
+from pimms_tf.models.layers import Average, Convolution, Init, Norm
+
+Missing = Literal["exclude", "zeros"]
+FrontendKind = Literal["paper", "paper_5x5", "highres_1x1"]
+
+
+class Backend(keras.layers.Layer):
+    """Two 5×5 convolutions to 48 features and a 2×2 max pool of stride 1; the size is kept.
+
+    Call: x (b, *space, 1), optional `present` (b,) bool for the statistics → (b, *space, 48).
+    The pool pads at the far end only, as TensorFlow's SAME does. Source: paper §2.1; niftynet/contrib/hemis/hemis.py.
+    """
+
+    features = 48
+
+    def __init__(
+        self,
+        spatial_rank: int = 2,
+        norm: Norm = "batch",
+        init: Init = "he_normal",
+        average: Average = "debiased",
+        regularised: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        options = {"norm": norm, "init": init, "average": average, "regularised": regularised}
+        self.conv_1 = Convolution(self.features, 5, spatial_rank, name="conv_1", **options)
+        self.conv_2 = Convolution(self.features, 5, spatial_rank, name="conv_2", **options)
+        pool = {2: keras.layers.MaxPooling2D, 3: keras.layers.MaxPooling3D}[spatial_rank]
+        self.pool = pool(2, strides=1, padding="same", name="pool")
+
+    def build(self, input_shape):
+        self.conv_1.build(input_shape)
+        self.conv_2.build((*input_shape[:-1], self.features))
+
+    def call(self, x, present=None, training=False):
+        state = {"present": present, "training": training}
+        return self.pool(self.conv_2(self.conv_1(x, **state), **state))
+
+
+class Abstraction(keras.layers.Layer):
+    """Mean and variance of the features across modalities, means first.
+
+    Call: features (b, *space, feature, modality), available (b, modality) bool → (b, *space, 2 · feature).
+    Nothing available gives zeros; a single modality has variance zero.
+
+    Args:
+        missing: "exclude" leaves missing modalities out of both moments, per subject (HeMIS); "zeros" counts them as
+            zeros (released code).
+        ddof: 0 for the population variance, 1 for the unbiased one.
+    """
+
+    def __init__(self, missing: Missing = "exclude", ddof: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.missing = missing
+        self.ddof = ddof
+
+    def call(self, features, available):
+        weight = ops.cast(available, features.dtype)
+        features = ops.einsum("b...fm,bm->b...fm", features, weight)
+        if self.missing == "zeros":
+            weight = ops.ones_like(weight)
+        space = (1,) * (len(features.shape) - 2)
+        count = ops.reshape(ops.sum(weight, axis=1), (-1, *space))  # (b, 1…, 1)
+        mean = ops.sum(features, axis=-1) / ops.maximum(count, 1.0)
+        squares = ops.einsum("b...fm,bm->b...f", ops.square(features - mean[..., None]), weight)
+        return ops.concatenate([mean, squares / ops.maximum(count - self.ddof, 1.0)], axis=-1)
+
+
+class Frontend(keras.layers.Layer):
+    """Two convolutions from the abstraction to class logits; the last normalisation acts on the logits.
+
+    Call: x (b, *space, 96) → (b, *space, num_classes), without softmax.
+
+    Args:
+        kind: "paper", 5×5 to 16 features, ReLU, then 21×21; "paper_5x5", the same with a second 5×5 kernel
+            (`HeMISFrontendBlock`); "highres_1x1", 1×1 to 80 features, PReLU, then 1×1 (`HighRes3dFrontendBlock`, which
+            is what the released code ran).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        kind: FrontendKind = "paper",
+        spatial_rank: int = 2,
+        norm: Norm = "batch",
+        init: Init = "he_normal",
+        average: Average = "debiased",
+        regularised: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        features, first, second, activation = {
+            "paper": (16, 5, 21, "relu"),
+            "paper_5x5": (16, 5, 5, "relu"),
+            "highres_1x1": (80, 1, 1, "prelu"),
+        }[kind]
+        options = {"norm": norm, "init": init, "average": average, "regularised": regularised}
+        self.conv_1 = Convolution(features, first, spatial_rank, activation=activation, name="conv_1", **options)
+        self.conv_2 = Convolution(num_classes, second, spatial_rank, activation="none", name="conv_2", **options)
+
+    def build(self, input_shape):
+        self.conv_1.build(input_shape)
+        self.conv_2.build(self.conv_1.compute_output_shape(input_shape))
+
+    def call(self, x, training=False):
+        return self.conv_2(self.conv_1(x, training=training), training=training)

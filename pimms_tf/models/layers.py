@@ -1,0 +1,195 @@
+"""NiftyNet's building blocks: batch normalisation, convolution + normalisation + activation, its initialiser."""
+
+from typing import Literal
+
+import keras
+from keras import ops
+
+from pimms_tf.models.wide import WideConvolution
+
+Init = Literal["he_normal", "niftynet"]
+Norm = Literal["batch", "none"]
+Activation = Literal["relu", "prelu", "none"]
+Average = Literal["debiased", "plain"]
+Statistics = Literal["batch", "moving"]
+
+# Kernels at least this wide are regrouped (see wide.py); below, the direct convolution is as fast.
+_WIDE = 11
+
+
+def kernel_initialiser(init: Init) -> keras.initializers.Initializer:
+    """Returns a truncated normal with standard deviation √(2 / fan_in), "he_normal", or NiftyNet's narrower one.
+
+    "niftynet" draws from a normal of σ = √(2 / fan_in) cut at 2σ without correcting for the cut, so its standard deviation
+    is 0.8796 of the other. Source: niftynet/layer/convolution.py (`default_w_initializer`).
+    """
+    scale = {"he_normal": 2.0, "niftynet": 2.0 * 0.87962566103423978**2}[init]
+    return keras.initializers.VarianceScaling(scale=scale, mode="fan_in", distribution="truncated_normal")
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation over all axes but the last, with NiftyNet's constants (ε 1e-5, decay 0.9).
+
+    Call: x (b, *space, channel), optional `present` (b,) bool: rows that are False do not enter the statistics; training
+    without any present row leaves the moving statistics as they are.
+
+    Args:
+        average: "debiased" divides the moving averages by 1 - decayᵗ (TF1's zero debias, NiftyNet's `BNLayer`; after one
+            update they equal the batch's moments); "plain" is tf.contrib's (and Keras's) average.
+        statistics: "moving" normalises with the moving statistics even in training, while still updating them; NiftyNet's
+            `FullyConnectedLayer` called without `is_training` does so.
+    Source: niftynet/layer/bn.py.
+    """
+
+    decay = 0.9
+    epsilon = 1e-5
+
+    def __init__(self, average: Average = "debiased", statistics: Statistics = "batch", **kwargs):
+        super().__init__(**kwargs)
+        self.average = average
+        self.statistics = statistics
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        frozen = {"shape": shape, "trainable": False, "dtype": "float32", "autocast": False}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **frozen)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **frozen)
+        if self.average == "debiased":
+            # The weight that the starting values still carry: decayᵗ after t updates, so 1 before the first.
+            self.unseen = self.add_weight(
+                name="unseen", shape=(), initializer="ones", trainable=False, dtype="float32", autocast=False
+            )
+
+    def call(self, x, present=None, training=False):
+        mean, variance = self.moving_mean, self.moving_variance
+        if training:
+            batch_mean, batch_variance, any_row = self._moments(x, present)
+            self._update(batch_mean, batch_variance, any_row)
+            if self.statistics == "batch":
+                mean, variance = batch_mean, batch_variance
+        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
+        shift = ops.cast(self.beta, "float32") - mean * scale
+        return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+
+    def _moments(self, x, present):
+        x = ops.cast(x, "float32")
+        space = tuple(range(1, x.ndim - 1))
+        weight = ops.ones_like(x[(slice(None), *(0,) * (x.ndim - 1))]) if present is None else ops.cast(present, x.dtype)
+        per_row = 1
+        for axis in space:
+            per_row = per_row * ops.shape(x)[axis]
+        num_rows = ops.sum(weight)
+        count = ops.maximum(num_rows, 1.0) * ops.cast(per_row, x.dtype)
+        mean = ops.matmul(weight, ops.sum(x, space)) / count if space else ops.matmul(weight, x) / count
+        squares = ops.square(x - mean)
+        variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
+        # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
+        any_row = num_rows > 0
+        return ops.where(any_row, mean, self.moving_mean), ops.where(any_row, variance, self.moving_variance), any_row
+
+    def _update(self, mean, variance, any_row):
+        if self.average == "debiased":
+            unseen = self.decay * self.unseen
+            rate = (1.0 - self.decay) / (1.0 - unseen)
+            self.unseen.assign(ops.where(any_row, unseen, self.unseen))
+        else:
+            rate = 1.0 - self.decay
+        rate = ops.where(any_row, rate, 0.0)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving + rate * (ops.stop_gradient(value) - moving))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class Convolution(keras.layers.Layer):
+    """Zero-padded convolution, then normalisation, then activation; in the opposite order with `preactivation`.
+
+    Call: x (b, *space, in), optional `present` (b,) bool for the statistics → (b, *space, filters).
+
+    Args:
+        norm: "none" gives the convolution a bias instead.
+        regularised: whether `regularised_variables` lists this layer's kernel, γ, β and PReLU slopes, as NiftyNet does
+            for a layer that was handed a regulariser.
+    Source: niftynet/layer/convolution.py (`ConvolutionalLayer`).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        spatial_rank: int = 2,
+        stride: int = 1,
+        norm: Norm = "batch",
+        activation: Activation = "relu",
+        preactivation: bool = False,
+        init: Init = "he_normal",
+        average: Average = "debiased",
+        use_bias: bool | None = None,
+        regularised: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.preactivation = preactivation
+        self.activation = activation
+        self.regularised = regularised
+        use_bias = norm == "none" if use_bias is None else use_bias
+        if kernel_size >= _WIDE and spatial_rank == 2 and stride == 1:
+            self.conv = WideConvolution(filters, kernel_size, kernel_initialiser(init), use_bias, name="conv")
+        else:
+            conv = {2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[spatial_rank]
+            self.conv = conv(
+                filters,
+                kernel_size,
+                strides=stride,
+                padding="same",
+                use_bias=use_bias,
+                kernel_initializer=kernel_initialiser(init),
+                name="conv",
+            )
+        self.norm = BatchNorm(average, name="norm") if norm == "batch" else None
+        self.prelu = None
+        if activation == "prelu":
+            self.prelu = keras.layers.PReLU(shared_axes=list(range(1, spatial_rank + 1)), name="prelu")
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        normalised = input_shape if self.preactivation else self.conv.compute_output_shape(input_shape)
+        for layer in (self.norm, self.prelu):
+            if layer is not None:
+                layer.build(normalised)
+
+    def call(self, x, present=None, training=False):
+        if self.preactivation:
+            return self.conv(self._normalise_and_activate(x, present, training))
+        return self._normalise_and_activate(self.conv(x), present, training)
+
+    def _normalise_and_activate(self, x, present, training):
+        if self.norm is not None:
+            x = self.norm(x, present=present, training=training)
+        if self.prelu is not None:
+            return self.prelu(x)
+        return ops.relu(x) if self.activation == "relu" else x
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
+
+
+def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns the variables under weight decay: kernels, γ, β and PReLU slopes of every `regularised` Convolution.
+
+    Stand-alone normalisations, fully connected layers and biases are not among them. Source: training.md §3 of the
+    specification, after NiftyNet's `ConvolutionalLayer`, which hands its regulariser to these four and to nothing else.
+    """
+    found = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, Convolution) and layer.regularised:
+            found.append(layer.conv.kernel)
+            if layer.norm is not None:
+                found += [layer.norm.gamma, layer.norm.beta]
+            if layer.prelu is not None:
+                found.append(layer.prelu.alpha)
+    return found

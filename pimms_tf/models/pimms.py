@@ -1,0 +1,290 @@
+"""PIMMS: scans without labels → modality scores → one channel per modality → segmentation. One class, four variants.
+
+Varsavsky et al. 2018, PIMMS: permutation invariant multi-modal segmentation.
+"""
+
+from typing import Literal, NamedTuple
+
+import keras
+from keras import KerasTensor, ops
+
+from pimms_tf.models.attention import Attention, Kind, Normalise
+from pimms_tf.models.classifier import ModalityClassifier, Pool
+from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
+from pimms_tf.models.layers import Average, Init, Norm
+
+MaskScope = Literal["sample", "batch"]
+NormScope = Literal["present", "all"]
+Regularise = Literal["all", "classifier", "none"]
+
+
+class Prediction(NamedTuple):
+    """What one forward pass computes; a part that the model does not have is None."""
+
+    segmentation_logits: KerasTensor | None  # (b, *space, class)
+    modality_logits: KerasTensor | None  # (b, scan, modality); zeros for empty slots
+
+
+class PIMMS(keras.Model):
+    """Segments subjects from any number of scans in any order.
+
+    Call: scans (b, *space, scan) float, `valid` (b, scan) bool (default: slots that are not all zero), `modality`
+    (b, scan) int (only for attention "label"; default: slot n is modality n) → `Prediction`. Any number of scans from 1.
+    Slots that are not valid have no effect. A subject without any valid scan gets finite logits.
+
+    Args:
+        num_modalities: modality classes M, which is the number of back-ends; with `null_class` the null class counts.
+        num_classes: segmentation classes.
+        attention: how scores weigh scans ("label", "soft", "hard"), or None for a model that only classifies scans.
+        joint: the segmentation loss reaches the classifier (Online); otherwise its scores are constants to the segmenter.
+        null_class: class 0 means an empty slot; empty slots are classified and mixed like the others (released Online
+            code). By default they are neither.
+        abstraction_missing, abstraction_ddof: see `Abstraction`.
+        mask_scope: a modality is missing "sample": where a subject's mixed channel is zero everywhere; "batch": only where
+            that holds for every subject of the batch, and otherwise its zeros go through the back-end (released code).
+        norm, init, average: see `layers`. norm_scope: "present" keeps missing modalities and empty slots out of the batch
+            statistics (and does not compute them); "all" counts them (released code).
+        classifier_average: as `average`, for the classifier (the released one uses tf.contrib's, which has no debias).
+        regularise: which convolutions weight decay may reach; see `layers.regularised_variables`.
+    """
+
+    def __init__(
+        self,
+        num_modalities: int,
+        num_classes: int,
+        *,
+        attention: Kind | None = "soft",
+        joint: bool = True,
+        spatial_rank: int = 2,
+        null_class: bool = False,
+        attention_normalise: Normalise = "none",
+        abstraction_missing: Missing = "exclude",
+        abstraction_ddof: int = 0,
+        mask_scope: MaskScope = "sample",
+        frontend: FrontendKind = "paper",
+        norm: Norm = "batch",
+        norm_scope: NormScope = "present",
+        init: Init = "he_normal",
+        average: Average = "debiased",
+        classifier_features: tuple[int, ...] = (16, 64, 128, 256),
+        classifier_blocks: int = 9,
+        classifier_pool: Pool = "spatial",
+        classifier_head_bn: bool = False,
+        classifier_extra_bn: bool = False,
+        classifier_average: Average = "debiased",
+        regularise: Regularise = "all",
+        name: str = "pimms",
+    ):
+        super().__init__(name=name)
+        self.num_modalities = num_modalities
+        self.num_classes = num_classes
+        self.spatial_rank = spatial_rank
+        self.null_class = null_class
+        self.joint = joint
+        self.mask_scope = mask_scope
+        self.norm_scope = norm_scope
+        self.attention = None if attention is None else Attention(attention, attention_normalise, name="attention")
+        self.needs_labels = attention == "label"
+        self.classifier = None
+        if not self.needs_labels:
+            self.classifier = ModalityClassifier(
+                num_modalities,
+                tuple(classifier_features),
+                classifier_blocks,
+                spatial_rank,
+                classifier_pool,
+                classifier_head_bn,
+                classifier_extra_bn,
+                init,
+                classifier_average,
+                name="classifier",
+            )
+        self.backends = []
+        if attention is not None:
+            options = {"norm": norm, "init": init, "average": average, "regularised": regularise == "all"}
+            self.backends = [Backend(spatial_rank, name=f"backend_{m}", **options) for m in range(num_modalities)]
+            self.abstraction = Abstraction(abstraction_missing, abstraction_ddof, name="abstraction")
+            self.frontend = Frontend(num_classes, frontend, spatial_rank, name="frontend", **options)
+        if self.classifier is not None and regularise == "none":
+            for layer in self.classifier._flatten_layers():
+                if hasattr(layer, "regularised"):
+                    layer.regularised = False
+
+    def build(self, input_shape=None):
+        one_scan = (None, *(None,) * self.spatial_rank, 1)
+        if self.classifier is not None:
+            self.classifier.build(one_scan)
+        for backend in self.backends:
+            backend.build(one_scan)
+        if self.attention is not None:
+            self.frontend.build((*one_scan[:-1], 2 * Backend.features))
+
+    def call(self, scans, valid=None, modality=None, training=False) -> Prediction:
+        valid = self.present_slots(scans) if valid is None else valid
+        if self.needs_labels:
+            return Prediction(self.segment(scans, self.label_scores(scans, modality), valid, training), None)
+        logits = self.modality_logits(scans, valid, training)
+        if self.attention is None:
+            return Prediction(None, logits)
+        scores = ops.softmax(logits, axis=-1)
+        if not self.joint:
+            scores = ops.stop_gradient(scores)
+        return Prediction(self.segment(scans, scores, valid, training), logits)
+
+    def modality_logits(self, scans, valid, training=False):
+        """Returns the classifier's logits (b, scan, modality) for scans (b, *space, scan); zeros for empty slots."""
+        batch, *space, num_scans = ops.shape(scans)
+        rank = self.spatial_rank
+        folded = ops.transpose(scans, (0, rank + 1, *range(1, rank + 1)))  # (b, scan, *space)
+        folded = ops.reshape(folded, (batch * num_scans, *space, 1))
+        classify_all = self.null_class or self.norm_scope == "all"
+        present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
+        logits = _on_present_rows(self.classifier, folded, present, training)
+        logits = ops.reshape(logits, (batch, num_scans, self.num_modalities))
+        if self.null_class:
+            return logits
+        return logits * ops.cast(valid, logits.dtype)[..., None]
+
+    def classify(self, scans, valid=None):
+        """Returns modality probabilities (b, scan, modality) of scans (b, *space, scan); zeros for empty slots."""
+        valid = self.present_slots(scans) if valid is None else valid
+        scores = ops.softmax(self.modality_logits(scans, valid), axis=-1)
+        return scores if self.null_class else scores * ops.cast(valid, scores.dtype)[..., None]
+
+    def segment(self, scans, scores, valid=None, training=False):
+        """Returns class logits (b, *space, class) of scans (b, *space, scan) mixed by scores (b, scan, modality)."""
+        valid = self.present_slots(scans) if valid is None else valid
+        mixed = self.attention(scans, scores, ops.ones_like(valid) if self.null_class else valid)
+        space = tuple(range(1, self.spatial_rank + 1))
+        available = ops.any(ops.not_equal(mixed, 0), axis=space)  # (b, modality)
+        if self.mask_scope == "batch":
+            available = ops.logical_or(ops.zeros_like(available), ops.any(available, axis=0, keepdims=True))
+        features = []
+        for m, backend in enumerate(self.backends):
+            present = None if self.norm_scope == "all" else available[:, m]
+            features.append(_on_present_rows(backend, mixed[..., m : m + 1], present, training))
+        return self.frontend(self.abstraction(ops.stack(features, axis=-1), available), training=training)
+
+    def label_scores(self, scans, modality=None):
+        """Returns one-hot scores (b, scan, modality) of labels (b, scan); by default slot n is modality n."""
+        if modality is None:
+            if scans.shape[-1] != self.num_modalities:
+                raise ValueError(
+                    f"without modality labels slot n is modality n, so {self.num_modalities} scans are expected, "
+                    f"got {scans.shape[-1]}"
+                )
+            modality = ops.broadcast_to(ops.arange(self.num_modalities), (ops.shape(scans)[0], self.num_modalities))
+        return ops.one_hot(modality, self.num_modalities, dtype=scans.dtype)
+
+    def present_slots(self, scans):
+        """Returns which slots hold anything but zeros, (b, scan) bool."""
+        return ops.any(ops.not_equal(scans, 0), axis=tuple(range(1, self.spatial_rank + 1)))
+
+
+def _on_present_rows(layer, x, present, training):
+    """Returns layer(x) for the rows of x (row, …) that are present (row,) bool; what stands in other rows is unspecified.
+
+    TensorFlow gathers the present rows, so that nothing is computed for the others. Backends without dynamic shapes
+    compute all rows and keep the absent ones out of the statistics: the same numbers, more work.
+    """
+    if present is None or keras.backend.backend() != "tensorflow":
+        return layer(x, present=present, training=training)
+    # TensorFlow's convolution gives wrong shapes for no row at all, so the first one then stands in.
+    first = ops.equal(ops.cumsum(ops.ones_like(present, dtype="int32")), 1)
+    (rows,) = ops.nonzero(ops.logical_or(present, ops.logical_and(first, ops.logical_not(ops.any(present)))))
+    y = layer(ops.take(x, rows, axis=0), present=ops.take(present, rows), training=training)
+    return ops.scatter(ops.cast(rows, "int32")[:, None], y, (ops.shape(x)[0], *ops.shape(y)[1:]))
+
+
+# What makes a variant; everything else is a choice that all of them share. Hard and Soft take a segmenter trained as
+# HeMIS and a classifier trained on its own, so no gradient passes from one to the other.
+VARIANTS = {
+    "hemis": {"attention": "label", "joint": False},
+    "hard": {"attention": "hard", "joint": False},
+    "soft": {"attention": "soft", "joint": False},
+    "online": {"attention": "soft", "joint": True},
+}
+
+# Every cell of the table "paper versus code" that concerns the model. Loss choices are in pimms_tf.training.losses.
+PRESETS = {
+    "paper": {
+        "null_class": False,
+        "attention_normalise": "none",
+        "abstraction_missing": "exclude",
+        "abstraction_ddof": 0,
+        "mask_scope": "sample",
+        "frontend": "paper",
+        "norm": "batch",
+        "norm_scope": "present",
+        "init": "he_normal",
+        "classifier_features": (16, 64, 128, 256),
+        "classifier_blocks": 9,
+        "classifier_pool": "spatial",
+        "classifier_head_bn": False,
+        "classifier_extra_bn": False,
+        "classifier_average": "debiased",
+        "regularise": "all",
+    },
+    "niftynet2018": {
+        "null_class": False,
+        "attention_normalise": "none",
+        "abstraction_missing": "zeros",
+        "abstraction_ddof": 0,
+        "mask_scope": "batch",
+        "frontend": "highres_1x1",
+        "norm": "batch",
+        "norm_scope": "all",
+        "init": "niftynet",
+        "classifier_features": (16, 64, 128, 256),
+        "classifier_blocks": 9,
+        "classifier_pool": "spatial_and_channel",
+        "classifier_head_bn": True,
+        "classifier_extra_bn": False,
+        "classifier_average": "debiased",
+        "regularise": "classifier",
+    },
+}
+
+# The released Online network is another program than the released offline ones; these cells differ.
+_ONLINE_2018 = {
+    "null_class": True,
+    "attention_normalise": "sum",
+    "classifier_blocks": 10,
+    "classifier_head_bn": False,
+    "classifier_average": "plain",
+    "regularise": "all",
+}
+
+
+def preset_choices(variant: str, preset: str) -> dict:
+    """Returns the arguments of `PIMMS` that a preset sets for a variant ("classifier" is the classifier on its own)."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {preset!r}")
+    choices = dict(PRESETS[preset])
+    if preset == "niftynet2018" and variant == "online":
+        choices |= _ONLINE_2018
+    return choices
+
+
+def build_model(variant: str, num_modalities: int, num_classes: int, preset: str = "paper", **choices) -> PIMMS:
+    """Returns a built PIMMS of a variant ("hemis", "hard", "soft", "online"), with weights drawn.
+
+    `preset` is "paper" or "niftynet2018"; `choices` override single arguments of `PIMMS`.
+
+    Raises:
+        ValueError: unknown variant, preset or choice.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is one of {', '.join(VARIANTS)}, got {variant!r}")
+    arguments = preset_choices(variant, preset) | VARIANTS[variant] | choices
+    model = PIMMS(num_modalities, num_classes, **arguments)
+    model.build()
+    return model
+
+
+def build_classifier(num_modalities: int, preset: str = "paper", **choices) -> PIMMS:
+    """Returns a built PIMMS that has a modality classifier and nothing else; its variables are named as in the others."""
+    arguments = preset_choices("classifier", preset) | {"attention": None} | choices
+    model = PIMMS(num_modalities, 1, **arguments)
+    model.build()
+    return model
