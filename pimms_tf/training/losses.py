@@ -283,9 +283,7 @@ def modality_cross_entropy(
 
     Source: paper, section on the modality loss; niftynet/layer/loss_classification.py `cross_entropy`.
     """
-    logits = _float(logits)
-    if double_softmax:
-        logits = ops.softmax(logits, axis=-1)
+    logits = _voxels(ops.softmax(_float(logits), axis=-1) if double_softmax else logits)
     modality = ops.cast(modality, "int32")
     entropy = ops.sparse_categorical_crossentropy(ops.maximum(modality, 0), logits, from_logits=True)
     if count_empty:
@@ -325,7 +323,8 @@ def _float(values: Tensor) -> Tensor:
 
 
 def _voxels(values: Tensor) -> Tensor:
-    # (b, *space, class) -> (b, voxel, class)
+    # (b, *space, class) -> (b, voxel, class). The reshape also hides where the values come from: the cross-entropies of
+    # Keras look for a softmax behind their input and quietly return to its logits, which undoes the second softmax.
     return ops.reshape(_float(values), (ops.shape(values)[0], -1, values.shape[-1]))
 
 
