@@ -20,11 +20,11 @@ class Attention(keras.layers.Layer):
     Scans that are not valid have no weight. A modality that no scan claims is zero everywhere.
 
     Args:
-        kind: "soft" weighs by the scores (paper eq. 1); "hard" gives each scan wholly to its best modality, the first of
-            equals (eq. 2); "label" takes the scores as one-hot labels (HeMIS).
+        kind: "soft" weighs by the scores (paper eq. 1); "hard" gives each scan wholly to its best modality, the first
+            of equals (eq. 2); "label" takes the scores as one-hot labels (HeMIS).
         normalise: "none", the paper's sum, so that two scans of one modality add up; "sum" divides by the weights' sum
-            (released code, niftynet/contrib/hemis_midl/hemis.py); "count" divides by the number of scans a modality got,
-            which averages duplicates (hard and label only differ from "sum" in name).
+            (released code, niftynet/contrib/hemis_midl/hemis.py); "count" divides by the number of scans a modality
+            got, which averages duplicates (hard and label only differ from "sum" in name).
     """
 
     # Keeps 0/0 from a NaN where no scan claims a modality; far below any score a softmax of float32 gives in practice.

@@ -20,8 +20,8 @@ _WIDE = 11
 def kernel_initialiser(init: Init) -> keras.initializers.Initializer:
     """Returns a truncated normal with standard deviation √(2 / fan_in), "he_normal", or NiftyNet's narrower one.
 
-    "niftynet" draws from a normal of σ = √(2 / fan_in) cut at 2σ without correcting for the cut, so its standard deviation
-    is 0.8796 of the other. Source: niftynet/layer/convolution.py (`default_w_initializer`).
+    "niftynet" draws from a normal of σ = √(2 / fan_in) cut at 2σ without correcting for the cut, so its standard
+    deviation is 0.8796 of the other. Source: niftynet/layer/convolution.py (`default_w_initializer`).
     """
     scale = {"he_normal": 2.0, "niftynet": 2.0 * 0.87962566103423978**2}[init]
     return keras.initializers.VarianceScaling(scale=scale, mode="fan_in", distribution="truncated_normal")
@@ -30,14 +30,14 @@ def kernel_initialiser(init: Init) -> keras.initializers.Initializer:
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation over all axes but the last, with NiftyNet's constants (ε 1e-5, decay 0.9).
 
-    Call: x (b, *space, channel), optional `present` (b,) bool: rows that are False do not enter the statistics; training
-    without any present row leaves the moving statistics as they are.
+    Call: x (b, *space, channel), optional `present` (b,) bool: rows that are False do not enter the statistics;
+    training without any present row leaves the moving statistics as they are.
 
     Args:
-        average: "debiased" divides the moving averages by 1 - decayᵗ (TF1's zero debias, NiftyNet's `BNLayer`; after one
-            update they equal the batch's moments); "plain" is tf.contrib's (and Keras's) average.
-        statistics: "moving" normalises with the moving statistics even in training, while still updating them; NiftyNet's
-            `FullyConnectedLayer` called without `is_training` does so.
+        average: "debiased" divides the moving averages by 1 - decayᵗ (TF1's zero debias, NiftyNet's `BNLayer`; after
+            one update they equal the batch's moments); "plain" is tf.contrib's (and Keras's) average.
+        statistics: "moving" normalises with the moving statistics even in training, while still updating them;
+            NiftyNet's `FullyConnectedLayer` called without `is_training` does so.
     Source: niftynet/layer/bn.py.
     """
 
@@ -76,7 +76,9 @@ class BatchNorm(keras.layers.Layer):
     def _moments(self, x, present):
         x = ops.cast(x, "float32")
         space = tuple(range(1, x.ndim - 1))
-        weight = ops.ones_like(x[(slice(None), *(0,) * (x.ndim - 1))]) if present is None else ops.cast(present, x.dtype)
+        weight = (
+            ops.ones_like(x[(slice(None), *(0,) * (x.ndim - 1))]) if present is None else ops.cast(present, x.dtype)
+        )
         per_row = 1
         for axis in space:
             per_row = per_row * ops.shape(x)[axis]

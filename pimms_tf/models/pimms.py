@@ -29,21 +29,23 @@ class PIMMS(keras.Model):
     """Segments subjects from any number of scans in any order.
 
     Call: scans (b, *space, scan) float, `valid` (b, scan) bool (default: slots that are not all zero), `modality`
-    (b, scan) int (only for attention "label"; default: slot n is modality n) → `Prediction`. Any number of scans from 1.
-    Slots that are not valid have no effect. A subject without any valid scan gets finite logits.
+    (b, scan) int (only for attention "label"; default: slot n is modality n) → `Prediction`. Any number of scans from
+    1. Slots that are not valid have no effect. A subject without any valid scan gets finite logits.
 
     Args:
         num_modalities: modality classes M, which is the number of back-ends; with `null_class` the null class counts.
         num_classes: segmentation classes.
         attention: how scores weigh scans ("label", "soft", "hard"), or None for a model that only classifies scans.
-        joint: the segmentation loss reaches the classifier (Online); otherwise its scores are constants to the segmenter.
+        joint: the segmentation loss reaches the classifier (Online); otherwise the classifier was trained before and
+            its scores are constants.
         null_class: class 0 means an empty slot; empty slots are classified and mixed like the others (released Online
             code). By default they are neither.
         abstraction_missing, abstraction_ddof: see `Abstraction`.
-        mask_scope: a modality is missing "sample": where a subject's mixed channel is zero everywhere; "batch": only where
-            that holds for every subject of the batch, and otherwise its zeros go through the back-end (released code).
-        norm, init, average: see `layers`. norm_scope: "present" keeps missing modalities and empty slots out of the batch
-            statistics (and does not compute them); "all" counts them (released code).
+        mask_scope: a modality is missing "sample": where a subject's mixed channel is zero everywhere; "batch": only
+            where that holds for every subject of the batch, and otherwise its zeros go through the back-end (released
+            code).
+        norm, init, average: see `layers`. norm_scope: "present" keeps missing modalities and empty slots out of the
+            batch statistics (and does not compute them); "all" counts them (released code).
         classifier_average: as `average`, for the classifier (the released one uses tf.contrib's, which has no debias).
         regularise: which convolutions weight decay may reach; see `layers.regularised_variables`.
     """
@@ -123,12 +125,13 @@ class PIMMS(keras.Model):
         valid = self.present_slots(scans) if valid is None else valid
         if self.needs_labels:
             return Prediction(self.segment(scans, self.label_scores(scans, modality), valid, training), None)
-        logits = self.modality_logits(scans, valid, training)
+        # Hard and Soft come with a classifier that was trained on its own: here it neither learns nor adapts.
+        frozen = self.attention is not None and not self.joint
+        logits = self.modality_logits(scans, valid, training and not frozen)
         if self.attention is None:
             return Prediction(None, logits)
+        logits = ops.stop_gradient(logits) if frozen else logits
         scores = ops.softmax(logits, axis=-1)
-        if not self.joint:
-            scores = ops.stop_gradient(scores)
         return Prediction(self.segment(scans, scores, valid, training), logits)
 
     def modality_logits(self, scans, valid, training=False):
@@ -182,7 +185,7 @@ class PIMMS(keras.Model):
 
 
 def _on_present_rows(layer, x, present, training):
-    """Returns layer(x) for the rows of x (row, …) that are present (row,) bool; what stands in other rows is unspecified.
+    """Returns layer(x) for the rows of x (row, …) that are present (row,) bool; other rows hold anything.
 
     TensorFlow gathers the present rows, so that nothing is computed for the others. Backends without dynamic shapes
     compute all rows and keep the absent ones out of the statistics: the same numbers, more work.
@@ -283,7 +286,7 @@ def build_model(variant: str, num_modalities: int, num_classes: int, preset: str
 
 
 def build_classifier(num_modalities: int, preset: str = "paper", **choices) -> PIMMS:
-    """Returns a built PIMMS that has a modality classifier and nothing else; its variables are named as in the others."""
+    """Returns a built PIMMS that only classifies scans; its variables are named as in the others."""
     arguments = preset_choices("classifier", preset) | {"attention": None} | choices
     model = PIMMS(num_modalities, 1, **arguments)
     model.build()

@@ -7,9 +7,10 @@ from keras import ops
 def wide_convolution(x, kernel):
     """Returns the zero-padded (SAME) convolution of `x` (b, x, y, in) with `kernel` (kx, ky, in, out): (b, x, y, out).
 
-    The products are those of `keras.ops.conv`, grouped otherwise: one convolution along y yields the partial sums of all
-    kx kernel rows as channels, which are then shifted along x and added. With two output channels a direct convolution
-    leaves most of the vector unit idle, in its kernel gradient above all; here the matrix products are kx · out wide.
+    The products are those of `keras.ops.conv`, grouped otherwise: one convolution along y yields the partial sums of
+    all kx kernel rows as channels, which are then shifted along x and added. With two output channels a direct
+    convolution leaves most of the vector unit idle, in its kernel gradient above all; here the matrix products are kx ·
+    out wide.
     """
     kx, ky, num_in, num_out = kernel.shape
     rows = ops.reshape(ops.transpose(kernel, (1, 2, 3, 0)), (1, ky, num_in, num_out * kx))

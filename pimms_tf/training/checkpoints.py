@@ -1,0 +1,179 @@
+"""Checkpoints: TensorFlow's file format, keyed by variable path, under NiftyNet's names `model.ckpt-N`."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pimms_tf.errors import InputError
+from pimms_tf.files import replacing
+
+_ITERATION = "iteration"
+_VALIDATION_LOSS = "validation_loss"
+_OPTIMIZER = "optimizer/"
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder: `model.ckpt-N` and the text file `checkpoint` that names the latest.
+
+    Holds weights, normalisation statistics, optimiser state and iteration under their variable paths, so they can be
+    read with `tf.train.load_checkpoint` and restored under any number of replicas.
+
+    Args:
+        folder: created when first saved to.
+        iteration: counts finished training iterations.
+        max_to_keep: older checkpoints of this object's own making are deleted, those of earlier runs are not; at least
+            2, as in NiftyNet. None keeps all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | None,
+        iteration: tf.Variable,
+        max_to_keep: int | None = 100,
+    ):
+        self.folder = Path(folder)
+        self.model = model
+        self.optimizer = optimizer
+        self.iteration = iteration
+        self.max_to_keep = None if max_to_keep is None else max(2, max_to_keep)
+        self._written: list[int] = []
+
+    def save(self, validation_loss: float | None = None) -> Path:
+        """Writes `model.ckpt-N` for the current iteration N, completely or not at all; returns its prefix.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        number = int(self.iteration.numpy())
+        arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables().items()}
+        arrays[_ITERATION] = np.asarray(number, np.int64)
+        if validation_loss is not None:
+            arrays[_VALIDATION_LOSS] = np.asarray(validation_loss, np.float32)
+        try:
+            write_arrays(self.folder / f"model.ckpt-{number}", arrays)
+            self._written = [n for n in self._written if n != number] + [number]
+            while self.max_to_keep is not None and len(self._written) > self.max_to_keep:
+                for file in self.folder.glob(f"model.ckpt-{self._written.pop(0)}.*"):
+                    file.unlink()
+            self._write_state()
+        except OSError as error:
+            raise InputError(
+                f"cannot write checkpoint {number} into {self.folder} ({error.strerror or error}): "
+                "free space or choose another model_dir"
+            ) from error
+        return self.folder / f"model.ckpt-{number}"
+
+    def restore(self, iteration: int | None = None, pattern: str = "", optimizer: bool = True) -> int:
+        """Loads checkpoint N (the latest when None) into model, optimiser and counter; returns N.
+
+        Args:
+            pattern: regular expression (searched for); given, only matching weights are loaded, and neither optimiser
+                nor counter (NiftyNet's `vars_to_restore`).
+            optimizer: whether the optimiser's state is loaded.
+
+        Raises:
+            InputError: no such checkpoint, or names or shapes that do not fit; nothing has been assigned then.
+        """
+        prefix = self.folder / f"model.ckpt-{latest_iteration(self.folder) if iteration is None else iteration}"
+        wanted = self._variables(optimizer and not pattern)
+        if pattern:
+            wanted = {name: variable for name, variable in wanted.items() if re.search(pattern, name)}
+        arrays = load_arrays(prefix, {name: tuple(variable.shape) for name, variable in wanted.items()})
+        for name, variable in wanted.items():
+            variable.assign(arrays[name])
+        if not pattern:
+            self.iteration.assign(tf.train.load_checkpoint(str(prefix)).get_tensor(_ITERATION))
+        log.info("Restoring parameters from %s", prefix)
+        return int(self.iteration.numpy())
+
+    def validation_loss(self, iteration: int) -> float | None:
+        """Returns the validation loss that was saved with checkpoint N, or None."""
+        reader = tf.train.load_checkpoint(str(self.folder / f"model.ckpt-{iteration}"))
+        return float(reader.get_tensor(_VALIDATION_LOSS)) if reader.has_tensor(_VALIDATION_LOSS) else None
+
+    def _variables(self, optimizer: bool = True) -> dict[str, keras.Variable]:
+        variables = {variable.path: variable for variable in self.model.variables}
+        if self.optimizer is not None and optimizer:
+            variables |= {_OPTIMIZER + variable.path: variable for variable in self.optimizer.variables}
+        return variables
+
+    def _write_state(self) -> None:
+        lines = [f'model_checkpoint_path: "model.ckpt-{self._written[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "model.ckpt-{number}"' for number in self._written]
+        with replacing(self.folder / "checkpoint") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def latest_iteration(folder: Path) -> int:
+    """Returns the iteration of the checkpoint that `folder`/checkpoint names.
+
+    Raises:
+        InputError: the file is missing or does not name a checkpoint.
+    """
+    state = Path(folder) / "checkpoint"
+    try:
+        match = re.search(r'^model_checkpoint_path: ".*-(\d+)"', state.read_text(encoding="utf-8"), re.MULTILINE)
+    except FileNotFoundError:
+        match = None
+    if match is None:
+        raise InputError(f"{state} names no checkpoint: train first, or set model_dir to the folder of a trained model")
+    return int(match[1])
+
+
+def write_arrays(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays under their names as the TensorFlow checkpoint `prefix` (.index and .data-…), index last."""
+    with replacing(prefix.with_name(prefix.name + ".writing")) as temporary:
+        temporary.mkdir()
+        tf.raw_ops.SaveV2(
+            prefix=str(temporary / prefix.name),
+            tensor_names=list(arrays),
+            shape_and_slices=[""] * len(arrays),
+            tensors=list(arrays.values()),
+        )
+    folder = prefix.with_name(prefix.name + ".writing")
+    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".index"):
+        file.replace(prefix.parent / file.name)
+    folder.rmdir()
+
+
+def load_arrays(prefix: Path, expected: Mapping[str, Sequence[int]], renamed: Mapping[str, str] = {}) -> dict:
+    """Returns {name: array} of a checkpoint for the expected names and shapes; `renamed` maps a name to its stored one.
+
+    Raises:
+        InputError: no such checkpoint, or expected names that it lacks or holds in another shape; all are listed.
+    """
+    if not Path(f"{prefix}.index").exists():
+        others = sorted(int(file.stem.rpartition("-")[2]) for file in prefix.parent.glob("model.ckpt-*.index"))
+        there = f"it holds iterations {', '.join(map(str, others))}" if others else "it holds none"
+        raise InputError(f"no checkpoint {prefix.name} in {prefix.parent} ({there})")
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        stored = reader.get_variable_to_shape_map()
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise InputError(f"checkpoint {prefix} is damaged ({error}): use an earlier one") from error
+    problems = []
+    for name, shape in expected.items():
+        source = renamed.get(name, name)
+        if source not in stored:
+            problems.append(f"{source} is not in it")
+        elif tuple(stored[source]) != tuple(shape):
+            problems.append(f"{source} has shape {tuple(stored[source])}, the model {tuple(shape)}")
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise InputError(
+            f"checkpoint {prefix} does not fit the model that the configuration describes: {shown}; "
+            "give the network, modalities, num_classes and [PIMMS] choices it was trained with"
+        )
+    try:
+        return {name: reader.get_tensor(renamed.get(name, name)) for name in expected}
+    except tf.errors.OpError as error:
+        raise InputError(f"checkpoint {prefix} is damaged ({error.message}): use an earlier one") from error

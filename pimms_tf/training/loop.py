@@ -1,0 +1,361 @@
+"""The one training loop: next batch, step, log, validate, save."""
+
+import functools
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pimms_tf.data.pipeline import Batch
+from pimms_tf.errors import InputError
+from pimms_tf.models import PIMMS, Prediction, regularised_variables
+from pimms_tf.training.checkpoints import Checkpoints
+from pimms_tf.training.losses import Loss, mean_weight_penalty, modality_cross_entropy
+from pimms_tf.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+# NiftyNet's optimisers with the constants of TensorFlow 1. Source: niftynet/engine/application_optimiser.py.
+OPTIMISERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
+    "adam": lambda lr: keras.optimizers.Adam(lr, epsilon=1e-8),
+    "gradientdescent": lambda lr: keras.optimizers.SGD(lr),
+    "momentum": lambda lr: keras.optimizers.SGD(lr, momentum=0.9),
+    "nesterov": lambda lr: keras.optimizers.SGD(lr, momentum=0.9, nesterov=True),
+    "adagrad": lambda lr: keras.optimizers.Adagrad(lr, initial_accumulator_value=0.1),
+    "rmsprop": lambda lr: keras.optimizers.RMSprop(lr, rho=0.9, epsilon=1e-10),
+}
+
+
+class Metrics(NamedTuple):
+    """What one batch gave; scalars but for the confusion matrix (true modality, predicted modality)."""
+
+    total_loss: tf.Tensor
+    segmentation_loss: tf.Tensor
+    modality_loss: tf.Tensor
+    penalty: tf.Tensor
+    dice: tf.Tensor  # of the foreground, over the whole batch
+    confusion: tf.Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised besides the segmentation loss.
+
+    total = segmentation + λ(iteration) · modality cross-entropy + weight penalty, a term being absent where the model
+    lacks the part it belongs to. Source: paper §2.4; training.md §3 of the specification.
+    """
+
+    decay: float = 0.0
+    penalty: Literal["L1", "L2"] = "L2"
+    reduction: Literal["mean", "sum"] = "mean"
+    double_softmax: bool = False
+    # "label": the segmenter of Hard and Soft learns on scans put into their slots by label; "score": by the classifier.
+    assemble_with: Literal["label", "score"] = "score"
+    # Regular expression over variable paths; what matches is not trained (NiftyNet's `vars_to_freeze`).
+    freeze: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that changes while training."""
+
+    model: PIMMS
+    optimizer: keras.optimizers.Optimizer
+    iteration: tf.Variable
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often things happen, in iterations; 0 or less is never."""
+
+    summary: int = 20
+    validation: int = 0
+    save: int = 500
+    # Validations without a new best loss after which training stops.
+    patience: int = 0
+
+
+class Report(NamedTuple):
+    """One finished iteration, for a progress line."""
+
+    phase: Literal["training", "validation"]
+    iteration: int
+    metrics: Metrics  # of NumPy scalars
+    seconds: float
+
+
+def new_state(model: PIMMS, optimiser: str, lr: float, freeze: str = "") -> TrainingState:
+    """Returns the state before the first iteration; `freeze` as in `Objective`.
+
+    Raises:
+        InputError: `freeze` leaves nothing to train.
+    """
+    optimizer = OPTIMISERS[optimiser](lr)
+    optimizer.build(trained_variables(model, freeze))
+    return TrainingState(model, optimizer, tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration"))
+
+
+def trained_variables(model: PIMMS, freeze: str = "") -> list[keras.Variable]:
+    """Returns the trainable variables whose path `freeze` does not match, without those of a held classifier."""
+    held = model.attention is not None and not model.joint
+    variables = [
+        variable
+        for variable in model.trainable_variables
+        if not (freeze and re.search(freeze, variable.path)) and not (held and "/classifier/" in variable.path)
+    ]
+    if not variables:
+        raise InputError(f"vars_to_freeze = {freeze} matches every variable of the model, so there is nothing to train")
+    return variables
+
+
+def make_train_step(
+    state: TrainingState,
+    loss: Loss,
+    modality_weight: Schedule,
+    strategy: tf.distribute.Strategy | None = None,
+    objective: Objective = Objective(),
+) -> Callable[[Batch], Metrics]:
+    """Returns a function that learns from one batch, moves the iteration on and returns the batch's metrics.
+
+    Gradients are those of the loss divided by the number of replicas, so that their sum over replicas is the gradient
+    of the mean over the global batch.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    variables = trained_variables(state.model, objective.freeze)
+
+    def replica_step(batch: Batch, weight: tf.Tensor) -> Metrics:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            metrics = _losses(state.model, batch, weight, loss, objective, training=True)
+            scaled = metrics.total_loss / strategy.num_replicas_in_sync
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        pairs = [(gradient, variable) for gradient, variable in zip(gradients, variables, strict=True)]
+        state.optimizer.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+        return metrics
+
+    compute = _compiled(strategy, replica_step)
+
+    def step(batch: Batch) -> Metrics:
+        weight = modality_weight(int(state.iteration.numpy()) + 1)
+        metrics = compute(batch, tf.constant(weight, tf.float32))
+        state.iteration.assign_add(1)
+        return metrics
+
+    return step
+
+
+def make_validation_step(
+    state: TrainingState,
+    loss: Loss,
+    modality_weight: Schedule,
+    strategy: tf.distribute.Strategy | None = None,
+    objective: Objective = Objective(),
+) -> Callable[[Batch], Metrics]:
+    """Returns a function from a batch to its metrics that changes nothing: moving statistics, no update."""
+    strategy = strategy or tf.distribute.get_strategy()
+    compute = _compiled(
+        strategy, lambda batch, weight: _losses(state.model, batch, weight, loss, objective, training=False)
+    )
+    return lambda batch: compute(batch, tf.constant(modality_weight(int(state.iteration.numpy())), tf.float32))
+
+
+def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable[[Batch, tf.Tensor], Metrics]:
+    @tf.function(reduce_retracing=True)
+    def compute(batch: Batch, weight: tf.Tensor) -> Metrics:
+        metrics = strategy.run(replica, args=(batch, weight))
+        means = [strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for value in metrics[:-1]]
+        confusion = strategy.reduce(tf.distribute.ReduceOp.SUM, metrics.confusion, axis=None)
+        return Metrics(*means, confusion)
+
+    return compute
+
+
+def _losses(model: PIMMS, batch: Batch, weight, loss: Loss, objective: Objective, training: bool) -> Metrics:
+    zero = tf.constant(0.0)
+    prediction = _forward(model, batch, objective, training)
+    segmentation, modality, penalty, dice = zero, zero, zero, zero
+    confusion = tf.zeros((model.num_modalities, model.num_modalities), tf.int32)
+    if prediction.segmentation_logits is not None:
+        segmentation = loss(prediction.segmentation_logits, batch.label)
+        dice = _foreground_dice(prediction.segmentation_logits, batch.label)
+    if prediction.modality_logits is not None:
+        target = _modality_target(model, batch)
+        modality = modality_cross_entropy(
+            prediction.modality_logits,
+            target,
+            batch.valid,
+            double_softmax=objective.double_softmax,
+            count_empty=model.null_class,
+        )
+        counted = tf.logical_and(target >= 0, tf.logical_or(batch.valid, model.null_class))
+        confusion = tf.math.confusion_matrix(
+            tf.boolean_mask(target, counted),
+            tf.boolean_mask(tf.argmax(prediction.modality_logits, axis=-1, output_type=tf.int32), counted),
+            model.num_modalities,
+        )
+    if objective.decay > 0:
+        trained = {id(variable) for variable in trained_variables(model, objective.freeze)}
+        regularised = [variable for variable in regularised_variables(model) if id(variable) in trained]
+        if regularised:
+            penalty = mean_weight_penalty(regularised, objective.decay, objective.penalty, objective.reduction)
+    # A classifier on its own learns from its loss alone, whatever the schedule of the joint model says.
+    weight = weight if prediction.segmentation_logits is not None else 1.0
+    if model.attention is not None and not model.joint:
+        weight = 0.0
+    total = segmentation + weight * modality + penalty
+    return Metrics(total, segmentation, modality, penalty, dice, confusion)
+
+
+def _forward(model: PIMMS, batch: Batch, objective: Objective, training: bool) -> Prediction:
+    held = model.attention is not None and not model.joint
+    if held and (model.needs_labels or objective.assemble_with == "label"):
+        scores = model.label_scores(batch.scans, batch.modality)
+        return Prediction(model.segment(batch.scans, scores, batch.valid, training=training), None)
+    return model(batch.scans, batch.valid, training=training)
+
+
+def _modality_target(model: PIMMS, batch: Batch) -> tf.Tensor:
+    if not model.null_class:
+        return batch.modality
+    known = tf.where(batch.modality >= 0, batch.modality + 1, -1)
+    return tf.where(batch.valid, known, 0)
+
+
+def _foreground_dice(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    predicted = tf.argmax(logits, axis=-1, output_type=label.dtype) > 0
+    reference = label > 0
+    overlap = tf.reduce_sum(tf.cast(tf.logical_and(predicted, reference), tf.float32))
+    sizes = tf.reduce_sum(tf.cast(predicted, tf.float32)) + tf.reduce_sum(tf.cast(reference, tf.float32))
+    return tf.math.divide_no_nan(2.0 * overlap, sizes)
+
+
+def train(
+    state: TrainingState,
+    step: Callable[[Batch], Metrics],
+    training: Iterable[Batch],
+    validation: Callable[[], Metrics | None],
+    checkpoints: Checkpoints,
+    best: Checkpoints,
+    writers: tuple[tf.summary.SummaryWriter, tf.summary.SummaryWriter],
+    every: Intervals,
+    max_iter: int,
+    report: Callable[[Report], None] = lambda report: None,
+    stopped: Callable[[], bool] = lambda: False,
+    preview: Callable[[], np.ndarray | None] = lambda: None,
+) -> str:
+    """Trains from the state's iteration to `max_iter`; returns why it ended: "finished", "early" or "interrupted".
+
+    A checkpoint is written every `every.save` iterations and at the end, also when `stopped()` turns true between two
+    iterations; `best` gets one whenever a validation beats all before. A loss that is not a finite number ends training
+    before anything is written over.
+
+    Args:
+        validation: one pass over the validation windows → mean metrics, or None if there is nothing to validate on.
+        writers: summaries of training and of validation.
+        preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
+
+    Raises:
+        InputError: a loss is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
+    """
+    batches: Iterator[Batch] = iter(training)
+    best_iteration, best_loss = _best_so_far(best)
+    start = int(state.iteration.numpy())
+    saved, reason = start if start > 0 else -1, "finished"
+    for iteration in range(start + 1, max_iter + 1):
+        if stopped():
+            reason = "interrupted"
+            break
+        began = time.perf_counter()
+        metrics = _numpy(step(next(batches)))
+        _check_finite(metrics, iteration, checkpoints)
+        report(Report("training", iteration, metrics, time.perf_counter() - began))
+        if _due(iteration, every.summary):
+            _write_summary(writers[0], metrics, iteration)
+        if _due(iteration, every.validation):
+            began = time.perf_counter()
+            validated = validation()
+            if validated is not None:
+                report(Report("validation", iteration, validated, time.perf_counter() - began))
+                _write_summary(writers[1], validated, iteration)
+                score = _validation_loss(state.model, validated)
+                if score < best_loss:
+                    best_iteration, best_loss = iteration, score
+                    best.save(validation_loss=score)
+                elif 0 < every.patience * every.validation <= iteration - best_iteration:
+                    reason = "early"
+                    break
+        if _due(iteration, every.save):
+            log.info("iter %d saved: %s", iteration, checkpoints.save())
+            saved = iteration
+            picture = preview()
+            if picture is not None:
+                with writers[1].as_default(step=iteration):
+                    tf.summary.image("preview", picture[None])
+    if saved != int(state.iteration.numpy()):
+        log.info("iter %d saved: %s", int(state.iteration.numpy()), checkpoints.save())
+    for writer in writers:
+        writer.flush()
+    return reason
+
+
+def mean_metrics(metrics: Iterable[Metrics]) -> Metrics | None:
+    """Returns the mean of several batches' metrics and the sum of their confusion matrices; None for no batch."""
+    collected = [_numpy(item) for item in metrics]
+    if not collected:
+        return None
+    means = [np.mean([item[field] for item in collected]) for field in range(len(Metrics._fields) - 1)]
+    return Metrics(*means, functools.reduce(np.add, [item.confusion for item in collected]))
+
+
+def _numpy(metrics: Metrics) -> Metrics:
+    return Metrics(*(np.asarray(value) for value in metrics))
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
+
+
+def _validation_loss(model: PIMMS, metrics: Metrics) -> float:
+    return float(metrics.segmentation_loss if model.attention is not None else metrics.modality_loss)
+
+
+def _best_so_far(best: Checkpoints) -> tuple[int, float]:
+    try:
+        from_disk = max(int(file.stem.rpartition("-")[2]) for file in best.folder.glob("model.ckpt-*.index"))
+    except ValueError:
+        return 0, math.inf
+    loss = best.validation_loss(from_disk)
+    return (0, math.inf) if loss is None or from_disk > int(best.iteration.numpy()) else (from_disk, loss)
+
+
+def _check_finite(metrics: Metrics, iteration: int, checkpoints: Checkpoints) -> None:
+    if math.isfinite(float(metrics.total_loss)):
+        return
+    parts = ", ".join(f"{name} {float(getattr(metrics, name)):g}" for name in Metrics._fields[:4])
+    raise InputError(
+        f"the loss of training batch {iteration} is not a finite number ({parts}); stopped before any checkpoint in "
+        f"{checkpoints.folder} was written over: lower lr or look at the scans of that batch"
+    )
+
+
+def _write_summary(writer: tf.summary.SummaryWriter, metrics: Metrics, iteration: int) -> None:
+    with writer.as_default(step=iteration):
+        for name in Metrics._fields[:-1]:
+            tf.summary.scalar(name, getattr(metrics, name))
+        counts = np.asarray(metrics.confusion)
+        if counts.sum() > 0:
+            tf.summary.scalar("modality_accuracy", np.trace(counts) / counts.sum())
+            tf.summary.image("confusion", _confusion_picture(counts)[None])
+
+
+def _confusion_picture(counts: np.ndarray) -> np.ndarray:
+    # Rows are true modalities, each scaled to its own count; 16 pixels a cell, so that a viewer need not interpolate.
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.kron(shares, np.ones((16, 16)))[..., None].astype(np.float32)
