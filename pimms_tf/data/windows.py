@@ -1,7 +1,7 @@
 """Windows of a prepared volume: where to cut, cutting, and pasting back.
 
-A location is a row ``x0 y0 z0 x1 y1 z1`` (int32, start and stop) in voxels of the prepared grid. Samplers differ only in
-how they draw the centre ``start + window // 2``:
+A location is a row ``x0 y0 z0 x1 y1 z1`` (int32, start and stop) in voxels of the prepared grid. Samplers differ only
+in how they draw the centre ``start + window // 2``:
 
     uniform      every window equally likely                      grid      overlapping tiles, for inference
     foreground   every window centred in a slice with brain       resize    the whole volume zoomed to the window
@@ -23,7 +23,7 @@ def resolve_window(shape: Sequence[int], window: Sequence[int]) -> Axes3:
     """The window in voxels: entries <= 0 become the full length of their axis, missing trailing ones become 1.
 
     Raises: InputError if the window has more than three entries or is larger than the volume.
-    Source: niftynet-style ``spatial_window_size``; NiftyNet resolves full lengths on the first image, this on each.
+    Source: ``spatial_window_size``; NiftyNet resolves full lengths once, on its first image, this function on each.
     """
     shape, window = tuple(int(n) for n in shape), tuple(int(n) for n in window)
     if len(shape) != 3 or len(window) > 3:
@@ -54,9 +54,9 @@ def foreground_locations(
 ) -> np.ndarray:
     """Locations (num, 6) uniform over windows whose centre lies in a slice that holds foreground, int32.
 
-    ``foreground`` is a (x, y, z) mask. Slices lie across the last axis along which the window has length 1, and across z
-    for a window that is thick everywhere. If no slice with foreground can be a centre, because the window is too thick, the
-    possible centres nearest to the foreground are used.
+    ``foreground`` is a (x, y, z) mask. Slices lie across the last axis along which the window has length 1, and across
+    z for a window that is thick everywhere. If no slice with foreground can be a centre, because the window is too
+    thick, the possible centres nearest to the foreground are used.
 
     Raises: InputError if the mask is empty or of another shape, or if the window is larger than the volume.
     """
@@ -86,8 +86,8 @@ def weighted_locations(
     heaviest first. A negative minimum is subtracted; a map that sums to 0 gives uniform draws among the valid centres.
 
     Raises: InputError if the map has another shape or is not finite, or if the window is larger than the volume.
-    Source: niftynet/engine/sampler_weighted_v2.py. Voxels of equal weight share a stratum in an order that its sort leaves
-    open; here it is their order in memory.
+    Source: niftynet/engine/sampler_weighted_v2.py. Its sort leaves the order of equal weights open; here it is their
+    order in memory.
     """
     window = resolve_window(shape, window)
     centres = _valid_centres(shape, window)
@@ -132,12 +132,11 @@ def balanced_locations(
 
 
 def grid_locations(shape: Sequence[int], window: Sequence[int], border: Sequence[int]) -> np.ndarray:
-    """Locations (n, 6) of the tiles that cover a volume, int32; after cropping ``border`` on both sides they still touch.
+    """Locations (n, 6) of the tiles that cover a volume, int32; with ``border`` cropped on both sides they still touch.
 
-    Along an axis the step is ``max(window - 2 border, 1)``, the last tile ends at the far edge, and two tiles get a third
-    between them, after them. Tiles loop over y (slowest), x, z (fastest); the order matters, since later tiles overwrite.
-
-    A border that swallows the window is accepted here, as in NiftyNet, and refused by `check_border` and `GridAggregator`.
+    Along an axis the step is ``max(window - 2 border, 1)``, the last tile ends at the far edge, and two tiles get a
+    third between them, after them. Tiles loop over y (slowest), x, z (fastest); later tiles overwrite earlier ones.
+    A border that swallows the window is accepted, as in NiftyNet, and refused by `check_border` and `GridAggregator`.
 
     Raises: InputError if the window is larger than the volume.
     Source: niftynet/engine/sampler_grid_v2.py.
@@ -176,10 +175,10 @@ def crop(volume: np.ndarray, location: Sequence[int]) -> np.ndarray:
 
 
 def resize_window(volume: np.ndarray, window: Sequence[int], order: int) -> np.ndarray:
-    """``volume`` (x, y, z, ...) zoomed to ``window`` by splines of ``order``; also the way back, with the volume's shape.
+    """``volume`` (x, y, z, ...) zoomed to ``window`` by splines of ``order``; the way back is a zoom to the old shape.
 
-    Entries <= 0 keep the length of their axis. First and last voxels keep their centres; a volume of the right shape, or an
-    ``order`` below 0, is returned as it is. An all-zero channel stays all zero.
+    Entries <= 0 keep the length of their axis. First and last voxels keep their centres. A volume of the right shape
+    already, or an ``order`` below 0, is returned as it is. An all-zero channel stays all zero.
 
     Source: niftynet/engine/sampler_resize_v2.py, windows_aggregator_resize.py.
     """
@@ -200,8 +199,8 @@ def resize_window(volume: np.ndarray, window: Sequence[int], order: int) -> np.n
 class GridAggregator:
     """Windows pasted into a volume: ``GridAggregator(shape, border).add(window, location).result()``.
 
-    Each window loses ``border`` on both sides and overwrites what is there. Voxels within ``border`` of the volume's edge
-    are never written and keep ``fill``, so pad the volume by at least the border first.
+    Each window loses ``border`` on both sides and overwrites what is there. Voxels within ``border`` of the volume's
+    edge are never written and keep ``fill``, so pad the volume by at least the border first.
 
     Source: niftynet/engine/windows_aggregator_grid.py.
     """
