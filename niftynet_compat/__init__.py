@@ -1,0 +1,64 @@
+"""NiftyNet's files and words: INI settings, subject discovery, data splits, model folders, mapping files."""
+
+from niftynet_compat.config import (
+    ClassificationSection,
+    Config,
+    ConfigError,
+    EvaluationSection,
+    InferenceSection,
+    InputSection,
+    MultitaskSection,
+    NetworkSection,
+    PimmsSection,
+    Remark,
+    SegmentationSection,
+    SystemSection,
+    TrainingSection,
+    load_config,
+)
+from niftynet_compat.discovery import (
+    Discovery,
+    Dropped,
+    SubjectFiles,
+    Unmatched,
+    discover,
+    find_subjects,
+    select_subjects,
+)
+from niftynet_compat.files import write_text
+from niftynet_compat.model_dir import ModelDir
+from niftynet_compat.names import NETWORKS, resolve_network
+from niftynet_compat.partition import Phase, phase_subjects, read_split, split_subjects, write_split
+
+__all__ = [
+    "NETWORKS",
+    "ClassificationSection",
+    "Config",
+    "ConfigError",
+    "Discovery",
+    "Dropped",
+    "EvaluationSection",
+    "InferenceSection",
+    "InputSection",
+    "ModelDir",
+    "MultitaskSection",
+    "NetworkSection",
+    "Phase",
+    "PimmsSection",
+    "Remark",
+    "SegmentationSection",
+    "SubjectFiles",
+    "SystemSection",
+    "TrainingSection",
+    "Unmatched",
+    "discover",
+    "find_subjects",
+    "load_config",
+    "phase_subjects",
+    "read_split",
+    "resolve_network",
+    "select_subjects",
+    "split_subjects",
+    "write_split",
+    "write_text",
+]

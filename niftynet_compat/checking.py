@@ -1,0 +1,304 @@
+"""From the text of a section to its checked values, with every mistake and every remark collected on the way."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from niftynet_compat import ini, sections
+from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, nearest, one_line
+from niftynet_compat.sections import InputSection, KeySpec, Value
+
+_INPUT_KEYS = sections.key_specs(InputSection)
+_SPECS = {
+    name: sections.key_specs(section)
+    for name, section in {**sections.SYSTEM_SECTIONS, **sections.TASK_SECTIONS}.items()
+}
+KNOWN_KEYS: frozenset[str] = frozenset(
+    [*(key for specs in _SPECS.values() for key in specs), *_INPUT_KEYS, *sections.OTHER_KEYS, *sections.ALIASES]
+)
+
+# Words people bring from elsewhere, for the question "did you mean".
+_FOREIGN = {
+    "learning_rate": "lr",
+    "optimizer": "optimiser",
+    "epochs": "max_iter",
+    "iterations": "max_iter",
+    "loss": "loss_type",
+    "network": "name",
+    "activation": "activation_function",
+    "window_size": "spatial_window_size",
+    "patch_size": "spatial_window_size",
+    "weight_decay": "decay",
+    "folder": "path_to_search",
+    "spacing": "pixdim",
+    "orientation": "axcodes",
+}
+_EXAMPLES = {
+    ini.to_int: "give a whole number such as 4",
+    ini.to_float: "give a number such as 0.01",
+    ini.to_bool: "write True or False",
+    ini.to_strs: "write names separated by commas, such as T1, T2",
+    ini.to_ints: "write whole numbers separated by commas, such as 1, 2, 3",
+    ini.to_floats: "write numbers separated by commas, such as 0.5, 1.0",
+    ini.to_window: "write voxels separated by commas, such as 100, 100, 1",
+    ini.to_spatial3: "write voxels separated by commas, such as 5, 0, 5",
+}
+_TAKES_NONE = ("loader", "axcodes", "pixdim", "csv_file")
+
+
+@dataclass
+class Findings:
+    """What reading one file brought up: mistakes, remarks, and where each value came from."""
+
+    path: Path
+    mistakes: list[str] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    origins: dict[tuple[str, str], str] = field(default_factory=dict)
+    lines: dict[tuple[str, str], int] = field(default_factory=dict)
+    wrong: set[tuple[str, str]] = field(default_factory=set)
+
+    def mistake(self, text: str) -> None:
+        self.mistakes.append(f"{self.path}: {text}")
+
+    def mistake_at(self, section: str, key: str, value: str, text: str) -> None:
+        """Adds a mistake in one value, which the file or the command line gave."""
+        self.wrong.add((section, key))
+        line = self.lines.get((section, key), 0)
+        place = (
+            f"{self.path}, line {line}: [{section}] {key} = {one_line(value)}" if line else f"--{key} {one_line(value)}"
+        )
+        self.mistakes.append(f"{place} {text}")
+
+    def has_mistake(self, section: str, key: str) -> bool:
+        return (section, key) in self.wrong
+
+    def remark(self, section: str, key: str, text: str) -> None:
+        self.remarks.append(Remark(section, key, self.lines.get((section, key), 0), text))
+
+    def raise_if_any(self) -> None:
+        if self.mistakes:
+            raise ConfigError("\n".join(dict.fromkeys(self.mistakes)))
+
+
+class SectionReader:
+    """Turns the sections of one file, and the options of one command line, into dataclasses.
+
+    Call `section` and `input_section` for every section, then `finish` once.
+    """
+
+    def __init__(
+        self, findings: Findings, found: Mapping[str, IniSection], task: str | None, overrides: Mapping[str, str]
+    ) -> None:
+        self.findings = findings
+        self.found = found
+        self.task = task
+        self.misplaced: list[tuple[str, str]] = []
+        self.inherited_used: set[str] = set()
+        self.given = self._assign(overrides)
+
+    def is_input(self, name: str) -> bool:
+        """Returns whether a section is an input source: anything but system sections and the task's own."""
+        return name not in sections.SYSTEM_SECTIONS and name != self.task
+
+    def section(self, name: str) -> object:
+        """Returns the values of a system or task section; one that the file lacks has all defaults."""
+        entries = self.found[name].entries if name in self.found else {}
+        values = self._values(name, _SPECS[name], entries, self.given.get(name, {}))
+        return {**sections.SYSTEM_SECTIONS, **sections.TASK_SECTIONS}[name](**values)
+
+    def input_section(self, name: str) -> InputSection:
+        """Returns the values of an input section of the file."""
+        self._remark_on_name(name)
+        entries = dict(self.found[name].entries)
+        for alias, key in sections.ALIASES.items():
+            if alias not in entries:
+                continue
+            if key in entries:
+                self.findings.lines[name, alias] = entries[alias].line
+                self.findings.mistake_at(name, alias, entries[alias].text, f"means the same as {key}; keep one of them")
+            entries[key] = entries.pop(alias)
+        values = InputSection(**self._values(name, _INPUT_KEYS, entries, {}))
+        if values.csv_file and values.path_to_search:
+            self.findings.remark(name, "path_to_search", "ignored, because csv_file lists the files")
+        return values
+
+    def finish(self, task_part: object, parts: Mapping[str, object], inputs: Mapping[str, InputSection]) -> None:
+        """Adds remarks on the keys that stand where they have no effect; needs the values of all sections."""
+        for name, key in self.misplaced:
+            entry = self.found[name].entries[key]
+            if entry.inherited and key in self.inherited_used:
+                continue
+            place = "DEFAULT" if entry.inherited else name
+            self.findings.lines[place, key] = entry.line
+            self.findings.remark(place, key, f"has no effect here: {self._owner(key, task_part, parts, inputs)}")
+
+    def _assign(self, overrides: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        # Sections take options in the order of the file; those a run can do without come last if the file lacks them.
+        order = [name for name in self.found if not self.is_input(name)]
+        order += [name for name in ("SYSTEM", "PIMMS") if name not in order]
+        given: dict[str, dict[str, str]] = {}
+        for key, text in overrides.items():
+            takers = [name for name in order if key in _SPECS[name] and _SPECS[name][key].command_line]
+            if takers:
+                given.setdefault(takers[0], {})[key] = str(text)
+                continue
+            owners = [name for name in _SPECS if key in _SPECS[name]]
+            if key in _INPUT_KEYS or key in sections.ALIASES:
+                reason = "belongs to input sections, which the command line cannot change; edit the file"
+            elif owners:
+                reason = f"belongs to [{owners[0]}], which the file does not have; add that section to it"
+            elif key in sections.OTHER_KEYS:
+                reason = f"belongs to [{sections.OTHER_KEYS[key]}] and has no effect on this task; leave it out"
+            else:
+                known = [name for section in order for name in _SPECS[section]]
+                reason = f"is not an option; {self._suggestion(key, known, '--')}"
+            self.findings.mistakes.append(f"--{key} {one_line(str(text))} {reason}")
+        return given
+
+    def _values(
+        self, name: str, specs: Mapping[str, KeySpec], entries: Mapping[str, Entry], given: Mapping[str, str]
+    ) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        findings = self.findings
+        for key, entry in entries.items():
+            findings.lines[name, key] = entry.line
+            if key not in specs:
+                self._foreign(name, key, entry, specs)
+                continue
+            if entry.inherited:
+                self.inherited_used.add(key)
+            self._remark_on_continuations(name, key, entry)
+            if key not in given:
+                findings.origins[name, key] = f"{findings.path.name}:{entry.line}"
+                values[key] = self._value(name, specs[key], entry.text)
+        for key, text in given.items():
+            findings.origins[name, key] = f"--{key}"
+            findings.lines[name, key] = 0
+            values[key] = self._value(name, specs[key], text)
+        return values
+
+    def _value(self, name: str, spec: KeySpec, text: str) -> Value:
+        text = text.strip()
+        findings = self.findings
+        blank = text in ("", "()", "{}") if spec.parse in (ini.to_window, ini.to_spatial3) else text == ""
+        if blank and not spec.keeps_empty:
+            if spec.default not in ("", (), None):
+                findings.remark(name, spec.name, f"is empty and counts as unset, so {shown(spec.default)}")
+            findings.origins.pop((name, spec.name), None)
+            return spec.default
+        # Some choices are called `none`; for those only the spelling of Python's None means unset.
+        none = text == "None" or (text.lower() == "none" and "none" not in spec.choices)
+        if none and (spec.name in _TAKES_NONE or (name == "PIMMS" and spec.default is None)):
+            findings.remark(name, spec.name, "None is taken as unset")
+            findings.origins.pop((name, spec.name), None)
+            return spec.default
+        try:
+            value = spec.parse(text)
+            if spec.choices:
+                value = self._choice(name, spec, value)
+            _check_range(spec, value)
+        except ValueError as error:
+            hint = _EXAMPLES.get(spec.parse, "")
+            findings.mistake_at(
+                name, spec.name, text, str(error) + (f"; {hint}" if hint and ";" not in str(error) else "")
+            )
+            return spec.default
+        if spec.name == "volume_padding_to_size" and not any(value):
+            return spec.default
+        return value
+
+    def _choice(self, name: str, spec: KeySpec, text: str) -> str:
+        words = [word.strip() for word in text.split(",")] if spec.several else [text]
+        legal = []
+        for word in words:
+            same = [choice for choice in spec.choices if choice.lower() == word.lower()]
+            if word in spec.choices:
+                legal.append(word)
+            elif same:
+                legal.append(same[0])
+                if not spec.fold:
+                    self.findings.remark(
+                        name, spec.name, f"{word} is read as {same[0]}; NiftyNet insists on that spelling"
+                    )
+            else:
+                known = nearest(word, spec.choices)
+                hint = f"did you mean {known}? The" if known else "the"
+                which = f"{word!r} " if spec.several else ""
+                raise ValueError(
+                    f"{which}is not one of its words; {hint} choices are {', '.join(spec.choices)}".strip()
+                )
+        return ",".join(legal)
+
+    def _foreign(self, name: str, key: str, entry: Entry, specs: Mapping[str, KeySpec]) -> None:
+        if key in KNOWN_KEYS:
+            self.misplaced.append((name, key))
+            return
+        place = "DEFAULT" if entry.inherited else name
+        hint = self._suggestion(key, specs)
+        self.findings.mistakes.append(
+            f"{self.findings.path}, line {entry.line}: [{place}] {key} = {one_line(entry.text)} is not a key; {hint}"
+        )
+
+    def _suggestion(self, key: str, keys: Mapping[str, KeySpec] | list[str], prefix: str = "") -> str:
+        own = nearest(key, [*keys, *(word for word, meant in _FOREIGN.items() if meant in keys)])
+        known = own or nearest(key, [*sorted(KNOWN_KEYS), *_FOREIGN])
+        known = _FOREIGN.get(known, known)
+        if known is None:
+            return f"the keys here are {', '.join(prefix + name for name in keys)}"
+        owners = [name for name in _SPECS if known in _SPECS[name]]
+        where = "" if known in keys or not owners else f" of [{owners[0]}]"
+        return f"did you mean {prefix}{known}{where}?"
+
+    def _owner(
+        self, key: str, task_part: object, parts: Mapping[str, object], inputs: Mapping[str, InputSection]
+    ) -> str:
+        key = sections.ALIASES.get(key, key)
+        if task_part is not None and key in _SPECS[self.task]:
+            return f"it belongs to [{self.task}], where it is {shown(getattr(task_part, key))}"
+        for name in sections.SYSTEM_SECTIONS:
+            if key in _SPECS[name]:
+                return f"it belongs to [{name}], where it is {shown(getattr(parts[name.lower()], key))}"
+        if key in _INPUT_KEYS:
+            return f"it belongs to an input section such as [{next(iter(inputs), 'T1')}]"
+        other = sections.OTHER_KEYS.get(key) or next(name for name in _SPECS if key in _SPECS[name])
+        return f"it belongs to [{other}]"
+
+    def _remark_on_continuations(self, name: str, key: str, entry: Entry) -> None:
+        for line, text in entry.continuations:
+            word = re.match(r"([\w-]+)\s*[=:]", text)
+            if (word and word[1].lower() in KNOWN_KEYS) or re.match(r"\[.+\]", text):
+                self.findings.remarks.append(
+                    Remark(
+                        name, key, line, f"{text!r} is indented and so belongs to the value of {key}; remove the blanks"
+                    )
+                )
+
+    def _remark_on_name(self, name: str) -> None:
+        line = self.found[name].line
+        if name in sections.TASK_SECTIONS or name in sections.OTHER_TASKS:
+            text = f"[{name}] is another task's section and counts as an input source here"
+            self.findings.remarks.append(Remark(name, "", line, text))
+            return
+        names = [*sections.SYSTEM_SECTIONS, *sections.TASK_SECTIONS]
+        meant = nearest(name, names, limit=2 if len(name) > 5 else 0)
+        if meant and meant not in self.found:
+            text = f"[{name}] counts as an input source; section names are exact, did you mean [{meant}]?"
+            self.findings.remarks.append(Remark(name, "", line, text))
+
+
+def shown(value: Value) -> str:
+    """Returns a value as it would be written in an INI file, for messages; `unset` for nothing."""
+    if value is None or value in ("", ()):
+        return "unset"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_range(spec: KeySpec, value: Value) -> None:
+    if spec.low is not None and not value >= spec.low:
+        raise ValueError(f"is below {spec.low}, the lowest legal value")
+    if spec.high is not None and not value <= spec.high:
+        raise ValueError(f"is above {spec.high}, the highest legal value")
+    complaint = spec.check(value) if spec.check else None
+    if complaint:
+        raise ValueError(complaint)

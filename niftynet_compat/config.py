@@ -1,0 +1,377 @@
+"""A NiftyNet INI file as one checked, frozen value: `load_config`.
+
+All mistakes of a file are reported together. What NiftyNet accepts but ignores, or understands otherwise than the
+writer meant, becomes a remark; nothing is dropped in silence.
+
+Source: `niftynet/utilities/user_parameters_parser.py` and `niftynet/engine/application_driver.py`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from niftynet_compat import ini, names, sections
+from niftynet_compat.checking import Findings, SectionReader
+from niftynet_compat.ini import ConfigError, Remark
+from niftynet_compat.sections import (
+    ClassificationSection,
+    EvaluationSection,
+    InferenceSection,
+    InputSection,
+    MultitaskSection,
+    NetworkSection,
+    PimmsSection,
+    SegmentationSection,
+    SystemSection,
+    TaskSection,
+    TrainingSection,
+    Value,
+)
+
+__all__ = [
+    "ClassificationSection",
+    "Config",
+    "ConfigError",
+    "EvaluationSection",
+    "InferenceSection",
+    "InputSection",
+    "MultitaskSection",
+    "NetworkSection",
+    "PimmsSection",
+    "Remark",
+    "SegmentationSection",
+    "SystemSection",
+    "TaskSection",
+    "TrainingSection",
+    "find_config",
+    "load_config",
+    "niftynet_home",
+]
+
+_REQUIRED = {
+    "training": ("TRAINING", "NETWORK"),
+    "inference": ("INFERENCE", "NETWORK"),
+    "evaluation": ("EVALUATION", "INFERENCE", "NETWORK"),
+    "export": ("NETWORK",),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of one run. Sections hold the values of the file (paths as written); properties give whole paths.
+
+    `application` is net_segment, net_classify or net_multitask; `action` is training, inference, evaluation, export or
+    None; `inputs` has one section per kind of file, in the order of the file.
+    """
+
+    path: Path
+    application: str
+    action: str | None
+    system: SystemSection
+    network: NetworkSection
+    training: TrainingSection
+    inference: InferenceSection
+    evaluation: EvaluationSection
+    task: TaskSection
+    pimms: PimmsSection
+    inputs: Mapping[str, InputSection]
+    remarks: tuple[Remark, ...] = ()
+    origins: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
+    working_folder: Path = field(default_factory=Path.cwd, compare=False, repr=False)
+
+    def origin(self, section: str, key: str) -> str:
+        """Returns where a value comes from: `default`, `file:line`, or `--key` for one given on the command line."""
+        return self.origins.get((section, key), "default")
+
+    @property
+    def model_dir(self) -> Path:
+        """The model folder: absolute, relative names taken from the working directory; it need not exist."""
+        given = self.working_folder / Path(self.system.model_dir or self.path.parent / "model").expanduser()
+        home = niftynet_home()
+        if given.is_file():
+            given = given.parent
+        elif not given.is_dir() and home is not None and (home / self.system.model_dir).is_dir():
+            given = home / self.system.model_dir
+        return _absolute(given)
+
+    @property
+    def split_file(self) -> Path:
+        """The list of subject,phase; relative names are taken from the model folder."""
+        return self._in_model_dir(self.system.dataset_split_file)
+
+    @property
+    def histogram_file(self) -> Path | None:
+        """The file of landmarks and label maps, relative to the model folder; None if the key is set to nothing."""
+        name = self.network.histogram_ref_file
+        return self._in_model_dir(name) if name else None
+
+    @property
+    def save_seg_dir(self) -> Path:
+        """The folder of results; relative names are taken from the model folder."""
+        return self._in_model_dir(self.inference.save_seg_dir)
+
+    @property
+    def save_csv_dir(self) -> Path:
+        """The folder of evaluation tables; relative names are taken from the model folder."""
+        return self._in_model_dir(self.evaluation.save_csv_dir)
+
+    @property
+    def segmenter_dir(self) -> Path | None:
+        """The model folder of `[PIMMS] segmenter`, relative to the INI's folder; None if unset."""
+        return self._beside_ini(self.pimms.segmenter)
+
+    @property
+    def classifier_dir(self) -> Path | None:
+        """The model folder of `[PIMMS] classifier`, relative to the INI's folder; None if unset."""
+        return self._beside_ini(self.pimms.classifier)
+
+    def sources(self, key: str) -> tuple[str, ...]:
+        """Returns the input sections named by a key of the task, such as `image`; () for a key the task lacks."""
+        return getattr(self.task, key, ())
+
+    def common(self, key: str, setting: str) -> Value:
+        """Returns the one value of an input setting among the sections named by a key of the task.
+
+        Sections that leave `spatial_window_size`, `pixdim` or `axcodes` empty count like the others. A section
+        called like the key itself provides a window when none of the named ones has any, as in NiftyNet.
+
+        Raises:
+            ConfigError: no section is named, or two of them differ.
+        """
+        names_ = self.sources(key)
+        if not names_:
+            raise ConfigError(
+                f"{self.path}: {key} is not set in [{self.task_name}]; name the input sections it consists of"
+            )
+        values = {name: getattr(self.inputs[name], setting) for name in names_}
+        if setting == "spatial_window_size" and not any(values.values()) and key in self.inputs:
+            return self.inputs[key].spatial_window_size
+        first = values[names_[0]]
+        for name, value in values.items():
+            if value != first:
+                raise ConfigError(
+                    f"{self.path}: [{names_[0]}] {setting} = {first} and [{name}] {setting} = {value} differ, but both "
+                    f"are sources of {key} in [{self.task_name}]; give them the same value"
+                )
+        return first
+
+    @property
+    def task_name(self) -> str:
+        """SEGMENTATION, CLASSIFICATION or MULTITASK."""
+        return names.APPLICATIONS[self.application]
+
+    def _in_model_dir(self, name: str) -> Path:
+        return _absolute(self.model_dir / Path(name).expanduser())
+
+    def _beside_ini(self, name: str) -> Path | None:
+        return _absolute(self.path.parent / Path(name).expanduser()) if name else None
+
+
+def load_config(
+    path: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    application: str | None = None,
+    action: str | None = None,
+) -> Config:
+    """Returns the checked settings of an INI file, with `overrides` ({key: text}) as on a command line.
+
+    An override goes to the first section of the file that has the key; input sections cannot be overridden. Without
+    an `application` the task is whichever task section the file has. With an `action` the sections and keys that the
+    action needs must be there.
+
+    Raises:
+        ConfigError: the file is not found or not readable, or has mistakes: one sentence each, one per line.
+
+    Source: order of checks as `niftynet/utilities/user_parameters_parser.py`, `run`.
+    """
+    path = find_config(path)
+    action = None if action is None else names.canonical_action(action)
+    wanted = None if application in (None, "net_run") else names.application_section(application)
+    file = ini.read_ini(path)
+    findings = Findings(path, mistakes=list(file.mistakes), remarks=list(file.remarks))
+    found = {section.name: section for section in file.sections}
+    task = _task_of(found, wanted, findings)
+    reader = SectionReader(findings, found, task, dict(overrides or {}))
+
+    parts = {name.lower(): reader.section(name) for name in sections.SYSTEM_SECTIONS}
+    task_part = reader.section(task) if task else None
+    inputs = {name: reader.input_section(name) for name in found if reader.is_input(name)}
+    reader.finish(task_part, parts, inputs)
+
+    inputs = {name: _with_csv_path(section, path) for name, section in inputs.items()}
+    if not parts["system"].model_dir:
+        default = str(_absolute(path.parent / "model"))
+        parts["system"] = dataclasses.replace(parts["system"], model_dir=default)
+    if task_part is not None:
+        _check_needs(action, task, task_part, parts, found, findings)
+        _check_references(task, task_part, parts["pimms"], inputs, findings)
+    findings.raise_if_any()
+    return Config(
+        path=path,
+        application=names.APPLICATION_OF_SECTION[task],
+        action=action,
+        task=task_part,
+        inputs=inputs,
+        remarks=tuple(dict.fromkeys(findings.remarks)),
+        origins=dict(findings.origins),
+        working_folder=Path.cwd(),
+        **parts,
+    )
+
+
+def find_config(value: str | Path) -> Path:
+    """Returns the INI file meant by a value of `-c`, absolute: a path, or a name below NiftyNet's home folder.
+
+    Raises:
+        ConfigError: no such file, with the places looked at.
+    """
+    given = Path(value).expanduser()
+    candidates = [given]
+    home = niftynet_home()
+    if home is not None:
+        candidates += [home / value, home / "examples" / value / f"{Path(value).name}_config.ini"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return _absolute(candidate)
+    places = " or ".join(str(_absolute(candidate)) for candidate in candidates)
+    raise ConfigError(f"{value}: there is no configuration file {places}; check the path given to -c")
+
+
+def niftynet_home() -> Path | None:
+    """Returns the folder that `[global] home` of NiftyNet's own settings names, None if there are none.
+
+    The settings are `config.ini` in `$niftynet_config_home`, by default `~/.niftynet`. They are never created.
+    """
+    folder = Path(os.environ.get("niftynet_config_home", "~/.niftynet")).expanduser()  # noqa: SIM112
+    if not (folder / "config.ini").is_file():
+        return None
+    try:
+        file = ini.read_ini(folder / "config.ini")
+    except ConfigError:
+        return None
+    homes = [item.entries["home"].text for item in file.sections if item.name == "global" and "home" in item.entries]
+    return Path(homes[0]).expanduser() if homes and homes[0] else None
+
+
+def _absolute(path: Path) -> Path:
+    # Not resolve(): a model folder behind a symbolic link keeps the name its owner gave it.
+    return Path(os.path.abspath(path))
+
+
+def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: Findings) -> str | None:
+    present = [name for name in sections.TASK_SECTIONS if name in found]
+    if wanted in present:
+        return wanted
+    if wanted is None and len(present) == 1:
+        return present[0]
+    if wanted is None and present:
+        both = " and ".join(f"[{name}]" for name in present)
+        findings.mistake(
+            f"has {both}; say with -a which application is meant: net_segment, net_classify, net_multitask"
+        )
+        return None
+    options = [wanted] if wanted else list(sections.TASK_SECTIONS)
+    near = [name for name in found if ini.nearest(name, options) and name not in sections.TASK_SECTIONS]
+    hint = f"did you mean that by [{near[0]}]?" if near else "add it with the keys image, label and num_classes"
+    listed = " or ".join(f"[{name}]" for name in options)
+    findings.mistake(f"requires the section {listed}, which is not there; {hint}")
+    return None
+
+
+def _with_csv_path(section: InputSection, ini_path: Path) -> InputSection:
+    if not section.csv_file:
+        return section
+    given = Path(section.csv_file).expanduser()
+    home = niftynet_home()
+    candidates = [Path.cwd() / given, ini_path.parent / given, *([home / given] if home else [])]
+    # A list that is nowhere keeps the place beside the INI; reading subjects will say that it is missing.
+    place = next((candidate for candidate in candidates if candidate.is_file()), candidates[1])
+    return dataclasses.replace(section, csv_file=str(_absolute(place)))
+
+
+def _check_needs(
+    action: str | None,
+    task: str,
+    part: TaskSection,
+    parts: Mapping[str, object],
+    found: Mapping[str, ini.IniSection],
+    findings: Findings,
+) -> None:
+    for name in _REQUIRED.get(action, ()):
+        if name not in found:
+            near = [other for other in found if other not in sections.SYSTEM_SECTIONS and ini.nearest(other, [name])]
+            hint = (
+                f"did you mean it by [{near[0]}]?"
+                if near
+                else f"add the line [{name}], nothing else is needed below it"
+            )
+            if name == "NETWORK" and not near:
+                hint = f"add [NETWORK] with a name, one of {', '.join(names.OUR_NETWORKS)}"
+            findings.mistake(f"requires the section [{name}] for {action}, which is not there; {hint}")
+    network = parts["network"]
+    if "NETWORK" in found and not network.name and action and not findings.has_mistake("NETWORK", "name"):
+        findings.mistake(
+            f"name is not set in section [NETWORK], which {action} needs; choose one of {', '.join(names.OUR_NETWORKS)}"
+        )
+    if network.name and (complaint := names.network_complaint(network.name)):
+        findings.mistake_at("NETWORK", "name", network.name, complaint)
+    needed = {
+        "training": ("image",) if task == "CLASSIFICATION" else ("image", "label"),
+        "inference": ("image",),
+        "evaluation": ("label",),
+    }
+    for key in needed.get(action, ()):
+        if not getattr(part, key) and not findings.has_mistake(task, key):
+            findings.mistake(f"{key} is not set in section [{task}], which {action} needs; name an input section there")
+    classes = "num_classes_seg" if task == "MULTITASK" else "num_classes"
+    count = getattr(part, classes)
+    if findings.has_mistake(task, classes):
+        return
+    if action in ("training", "inference") and count == -1 and task != "CLASSIFICATION":
+        findings.mistake(
+            f"{classes} is not set in section [{task}], which {action} needs; give the number of label values, "
+            "background included"
+        )
+    elif count < 2 and count != -1:
+        findings.mistake_at(task, classes, str(count), "is too small; background counts as a class, so give 2 or more")
+
+
+def _check_references(
+    task: str, part: TaskSection, pimms: PimmsSection, inputs: Mapping[str, InputSection], findings: Findings
+) -> None:
+    for spec in sections.key_specs(type(part)).values():
+        if not spec.names_sections:
+            continue
+        value = getattr(part, spec.name)
+        for name in value:
+            if name not in inputs:
+                known = ini.nearest(name, inputs)
+                hint = f"did you mean {known}?" if known else f"the input sections are {', '.join(inputs) or 'none'}"
+                findings.mistake_at(
+                    task, spec.name, ", ".join(value), f"names a section [{name}], which is not there; {hint}"
+                )
+    if pimms.reference and pimms.reference not in part.image:
+        findings.mistake_at(
+            "PIMMS",
+            "reference",
+            pimms.reference,
+            f"is none of the sections in image; choose one of {', '.join(part.image)}",
+        )
+    if pimms.image_modalities and len(pimms.image_modalities) != len(part.image):
+        findings.mistake_at(
+            "PIMMS",
+            "image_modalities",
+            ", ".join(pimms.image_modalities),
+            f"has {len(pimms.image_modalities)} names for the {len(part.image)} sections in image = "
+            f"{', '.join(part.image)}; give one per section",
+        )
+    for name in pimms.image_modalities if pimms.modalities else ():
+        if name not in pimms.modalities:
+            findings.mistake_at(
+                "PIMMS",
+                "image_modalities",
+                ", ".join(pimms.image_modalities),
+                f"has {name}, which is none of modalities = {', '.join(pimms.modalities)}; add it there or rename it",
+            )

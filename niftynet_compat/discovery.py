@@ -1,0 +1,350 @@
+"""Which file belongs to which subject: folder search by words in names, csv lists, and the join of all sections.
+
+Source: `niftynet/utilities/filename_matching.py`, `util_csv.py`, `niftynet/io/image_sets_partitioner.py`.
+"""
+
+import csv
+import logging
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from niftynet_compat.config import niftynet_home
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.sections import InputSection
+
+_log = logging.getLogger(__name__)
+
+_MISSING_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SubjectFiles:
+    """One subject and its file in each section that has one: {section name: absolute path}, in section order."""
+
+    subject_id: str
+    images: dict[str, Path]
+
+
+class Unmatched(NamedTuple):
+    """A file that got no subject, or a section that got no file, and the reason."""
+
+    section: str
+    file: Path | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Everything found: subjects in the order of their ids, files per section, and what was left aside."""
+
+    subjects: tuple[SubjectFiles, ...]
+    found: Mapping[str, int]
+    unmatched: tuple[Unmatched, ...]
+
+
+class Dropped(NamedTuple):
+    """A subject that is left out, and the reason."""
+
+    subject_id: str
+    reason: str
+
+
+def find_subjects(inputs: Mapping[str, InputSection], referenced: Collection[str] | None = None) -> list[SubjectFiles]:
+    """Returns one row per subject id that any section has, sorted by id; see `discover`.
+
+    Raises:
+        ConfigError: as `discover`.
+    """
+    return list(discover(inputs, referenced).subjects)
+
+
+def discover(inputs: Mapping[str, InputSection], referenced: Collection[str] | None = None) -> Discovery:
+    """Returns the subjects of all sections joined on the id, with the counts and the leftovers for a report.
+
+    A section with `csv_file` is read from that list; otherwise its folders are searched. Sections with `csv_data_file`
+    hold values, not files, and are passed over. A section that finds nothing is an error if it is one of `referenced`
+    (None: every section that says where to look); else it is left aside with a warning.
+
+    Raises:
+        ConfigError: a referenced section has no place to look, a missing folder, no file, two files with one id, or a
+            faulty list; or no section finds any file. All such sections are reported, one per line.
+    """
+    columns: dict[str, dict[str, Path]] = {}
+    unmatched: list[Unmatched] = []
+    mistakes: list[str] = []
+    for name, section in inputs.items():
+        if section.csv_data_file and not section.csv_file and not section.path_to_search:
+            continue
+        try:
+            columns[name], leftovers = _column(name, section)
+            unmatched += [Unmatched(name, path, reason) for path, reason in leftovers]
+        except ConfigError as error:
+            wanted = bool(section.csv_file or section.path_to_search) if referenced is None else name in referenced
+            if wanted:
+                mistakes.append(str(error))
+            else:
+                _log.warning("section [%s] is left aside: %s", name, error)
+                unmatched.append(Unmatched(name, None, str(error)))
+    if not mistakes and not any(columns.values()) and columns != {}:
+        mistakes.append("no input section finds any file; check path_to_search and filename_contains")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    ids = sorted({subject_id for column in columns.values() for subject_id in column})
+    subjects = tuple(
+        SubjectFiles(subject_id, {name: column[subject_id] for name, column in columns.items() if subject_id in column})
+        for subject_id in ids
+    )
+    for message in similar_ids(columns):
+        _log.warning("%s", message)
+    return Discovery(subjects, {name: len(column) for name, column in columns.items()}, tuple(unmatched))
+
+
+def select_subjects(
+    subjects: Sequence[SubjectFiles], required: Sequence[str], any_of: Sequence[str] = ()
+) -> tuple[list[SubjectFiles], list[Dropped]]:
+    """Returns the subjects that have a file in every `required` section and in one of `any_of`, and the others.
+
+    Empty `required` and empty `any_of` ask for nothing. NiftyNet's rule is `required` = all sources of all inputs.
+    """
+    kept, dropped = [], []
+    for subject in subjects:
+        lacking = [name for name in required if name not in subject.images]
+        if lacking:
+            dropped.append(Dropped(subject.subject_id, f"has no file in {_brackets(lacking, ' and ')}"))
+        elif any_of and not any(name in subject.images for name in any_of):
+            dropped.append(Dropped(subject.subject_id, f"has no file in any of {_brackets(any_of, ', ')}"))
+        else:
+            kept.append(subject)
+    return kept, dropped
+
+
+def similar_ids(columns: Mapping[str, Collection[str]]) -> list[str]:
+    """Returns one sentence per pair of sections whose ids differ only by outer underscores, and so do not match."""
+    messages = []
+    names = list(columns)
+    for position, left in enumerate(names):
+        bare = {item.strip("_"): item for item in columns[left]}
+        for right in names[position + 1 :]:
+            pairs = [
+                (bare[item.strip("_")], item)
+                for item in columns[right]
+                if item.strip("_") in bare and item not in columns[left] and bare[item.strip("_")] not in columns[right]
+            ]
+            if pairs:
+                mine, other = pairs[0]
+                messages.append(
+                    f"{len(pairs)} subjects of [{left}] and [{right}] differ only by underscores, such as {mine} and "
+                    f"{other}, and so do not match; let filename_contains of both sections cut the same characters"
+                )
+    return messages
+
+
+def subject_ids_of(
+    names: Iterable[str], contains: Sequence[str], remove: str = ""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns {file name: subject id} and {file name: reason} for the files of one section that get no id.
+
+    The id is what remains of a name without its extension when the words of `contains` (or the pattern `remove`) are
+    cut out; the first remaining piece that no other file shares, else all pieces joined.
+
+    Raises:
+        ValueError: two names start with the same piece, so that they would be one subject.
+
+    Source: `niftynet/utilities/filename_matching.py`, `KeywordsMatching`.
+    """
+    candidates = {name: candidate_ids(name, contains, remove) for name in names}
+    firsts: dict[str, str] = {}
+    for name, options in candidates.items():
+        if options and options[0] in firsts:
+            raise ValueError(f"{firsts[options[0]]} and {name} both belong to subject {options[0]!r}")
+        if options:
+            firsts[options[0]] = name
+    counts = Counter(option for options in candidates.values() for option in options)
+    ids, reasons = {}, {}
+    for name, options in candidates.items():
+        single = [option for option in options if counts[option] == 1]
+        if single:
+            ids[name] = single[0]
+        else:
+            reasons[name] = "every piece of its name occurs in others" if options else "nothing is left of its name"
+    return ids, reasons
+
+
+def candidate_ids(name: str, contains: Sequence[str], remove: str = "") -> list[str]:
+    """Returns the possible subject ids of one file name, best first; [] if nothing of the name is left."""
+    stem = _stem(Path(name).name)
+    if remove:
+        pieces = [re.sub(remove, "", stem)]
+    else:
+        # Longest first, so that a word which begins another one does not decide by chance.
+        words = "|".join(re.escape(word) for word in sorted(contains, key=lambda word: (-len(word), word)) if word)
+        pieces = [re.sub(r"\W", "", piece) for piece in (re.split(words, stem) if words else [stem])]
+    pieces = [piece for piece in pieces if piece]
+    return [*pieces, "".join(pieces)] if len(pieces) > 1 else pieces
+
+
+def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
+    """Returns {subject id: absolute path} of a list `id,path` without header, as text, in file order.
+
+    Blank lines and lines starting with # are passed over, blanks around both columns are removed. Relative paths are
+    looked up in the working directory, then in NiftyNet's home folder, then beside the list.
+
+    Raises:
+        ConfigError: no such list, a line without exactly two columns, an id given twice, a header line, or files that
+            do not exist; one sentence.
+    """
+    path = Path(path)
+    place = f"[{section}] csv_file = {path}" if section else str(path)
+    rows, line_of = {}, {}
+    for number, row in csv_rows(path, place):
+        here = f"{place}, line {number}:"
+        if len(row) != 2:
+            separator = next((mark for mark in (";", "\t") if mark in ",".join(row)), None)
+            why = (
+                f"separates its columns by {separator!r}" if len(row) == 1 and separator else f"has {len(row)} columns"
+            )
+            raise ConfigError(f"{here} {','.join(row)!r} {why}; write `subject,path` with a comma between them")
+        subject_id, file = row
+        if not subject_id or not file:
+            raise ConfigError(f"{here} {','.join(row)!r} has an empty column; write `subject,path`")
+        if subject_id in rows:
+            raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
+        line_of[subject_id] = number
+        rows[subject_id] = _existing(file, path.parent)
+    missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
+    if missing:
+        first_id, first = missing[0]
+        if first_id == next(iter(rows)) and len(missing) == 1 and len(rows) > 1 and not first.suffix:
+            raise ConfigError(f"{place}, line {line_of[first_id]}: looks like a header; remove it, lists have none")
+        shown = ", ".join(f"{file} ({subject_id})" for subject_id, file in missing[:_MISSING_SHOWN])
+        rest = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
+        raise ConfigError(
+            f"{place} lists {len(missing)} of {len(rows)} files that do not exist: {shown}{rest}; relative paths start "
+            "from the working directory"
+        )
+    return rows
+
+
+def csv_rows(path: Path, place: str) -> list[tuple[int, list[str]]]:
+    """Returns (line number, columns without outer blanks) of a csv file, blank and # lines passed over.
+
+    Raises:
+        ConfigError: the file is not there or not UTF-8 text; the sentence begins with `place`.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            rows = [(reader.line_num, [column.strip() for column in row]) for row in reader]
+    except FileNotFoundError:
+        raise ConfigError(f"{place}: there is no such file in the working directory or beside the INI file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{place}: is not a text file of comma-separated columns ({error}); export it as UTF-8 csv"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be read ({error.strerror}); check its permissions") from error
+    return [(number, row) for number, row in rows if any(row) and not row[0].startswith("#")]
+
+
+def _column(name: str, section: InputSection) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
+    if section.csv_file:
+        column = read_file_list(section.csv_file, name)
+        if not column:
+            raise ConfigError(f"[{name}] csv_file = {section.csv_file}: lists no file; write lines `subject,path`")
+        return column, []
+    if not section.path_to_search.strip():
+        raise ConfigError(f"[{name}] says neither path_to_search nor csv_file; give it the folder of its files")
+    folders = _folders(name, section.path_to_search)
+    files = [file for folder in folders for file in _matching(folder, section)]
+    searched = f"[{name}] path_to_search = {', '.join(map(str, folders))}"
+    if not files:
+        raise ConfigError(_nothing_found(name, searched, folders, section))
+    try:
+        ids, reasons = subject_ids_of(map(str, files), section.filename_contains, section.filename_removefromid)
+    except re.error as error:
+        raise ConfigError(
+            f"[{name}] filename_removefromid = {section.filename_removefromid}: is no regular expression ({error}); "
+            "write a backslash before characters meant as they are"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{searched}, filename_contains = {', '.join(section.filename_contains)}: {error}; exclude one by "
+            "filename_not_contains, or give a list by csv_file"
+        ) from error
+    column = {subject_id: Path(file) for file, subject_id in ids.items()}
+    if not column:
+        raise ConfigError(
+            f"{searched}, filename_contains = {', '.join(section.filename_contains)}: no name has anything that tells "
+            "subjects apart; give a list by csv_file"
+        )
+    return column, [(Path(file), reason) for file, reason in reasons.items()]
+
+
+def _folders(name: str, path_to_search: str) -> list[Path]:
+    folders: list[Path] = []
+    home = niftynet_home()
+    for text in path_to_search.split(","):
+        given = Path(text.strip()).expanduser()
+        if not text.strip():
+            continue
+        candidates = [Path.cwd() / given, *([home / given] if home else [])]
+        folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
+        if folder is None:
+            what = "is a file" if candidates[0].is_file() else "is not there"
+            raise ConfigError(
+                f"[{name}] path_to_search = {path_to_search}: the folder {candidates[0]} {what}; relative ones "
+                "start from the working directory"
+            )
+        folder = Path(folder).absolute()
+        if folder not in folders:
+            folders.append(folder)
+    return folders
+
+
+def _matching(folder: Path, section: InputSection) -> list[Path]:
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file()
+        and not file.name.startswith(".")
+        and all(word in file.name for word in section.filename_contains)
+        and not any(word in file.name for word in section.filename_not_contains if word)
+    ]
+
+
+def _nothing_found(name: str, searched: str, folders: Sequence[Path], section: InputSection) -> str:
+    present = [file.name for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    folded = [item for item in present if all(word.lower() in item.lower() for word in section.filename_contains)]
+    unlike = [item for item in present if all(word in item for word in section.filename_contains)]
+    if unlike and section.filename_not_contains:
+        remedy = f"filename_not_contains excludes {unlike[0]}"
+    elif folded:
+        remedy = f"upper and lower case count, and {folded[0]} differs only by them"
+    elif present:
+        remedy = f"the folder holds {len(present)} other files such as {present[0]}"
+    else:
+        remedy = "the folder holds no file, and folders below it are not searched"
+    words = ", ".join(section.filename_contains) or "(any)"
+    but = f" without {', '.join(section.filename_not_contains)}" if section.filename_not_contains else ""
+    return f"{searched}: no file name contains {words}{but}; {remedy}"
+
+
+def _existing(text: str, list_folder: Path) -> Path:
+    given = Path(text).expanduser()
+    home = niftynet_home()
+    candidates = [Path.cwd() / given, *([home / given] if home else []), list_folder / given]
+    return next((item for item in candidates if item.is_file()), candidates[0]).absolute()
+
+
+def _stem(name: str) -> str:
+    if name.lower().endswith((".nii.gz", ".tar.gz")):
+        return name[:-7]
+    return name.rpartition(".")[0] if "." in name[1:] else name
+
+
+def _brackets(names: Iterable[str], joint: str) -> str:
+    return joint.join(f"[{name}]" for name in names)

@@ -1,0 +1,122 @@
+"""The model folder: where checkpoints, logs and settings lie, and which iteration is the latest.
+
+Source: `niftynet/engine/application_driver.py`, `handler_model.py`, `niftynet/io/misc_io.py`.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.names import canonical_action
+
+_LATEST = re.compile(r'^model_checkpoint_path:\s*"(?P<path>.*)"\s*$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """A model folder in NiftyNet's layout; nothing is created until `prepare` or `logs`."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).expanduser())
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints, `models`."""
+        return self.root / "models"
+
+    def checkpoint(self, iteration: int) -> Path:
+        """Returns the prefix of the files of a checkpoint, `models/model.ckpt-N`."""
+        return self.checkpoints / f"model.ckpt-{iteration}"
+
+    def iterations(self) -> list[int]:
+        """Returns the iterations whose checkpoint is complete on disk (has an index file), ascending."""
+        found = [re.fullmatch(r"model\.ckpt-(\d+)\.index", path.name) for path in self.checkpoints.glob("model.ckpt-*")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def latest_iteration(self) -> int:
+        """Returns the iteration that `models/checkpoint` names as the latest.
+
+        Raises:
+            ConfigError: that file is missing or names no iteration.
+        """
+        path = self.checkpoints / "checkpoint"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(self._nothing_to_start_from(f"{path} is not there")) from None
+        match = _LATEST.search(text)
+        number = match and re.search(r"-(\d+)$", match["path"])
+        if not number:
+            raise ConfigError(self._nothing_to_start_from(f"{path} has no line `model_checkpoint_path`"))
+        return int(number[1])
+
+    def resolve(self, starting_iter: int, *, zero_is_random: bool = True) -> int:
+        """Returns the iteration meant by `starting_iter`: below 0 the latest checkpoint, N that very one.
+
+        0 means random initialisation, which needs no file; for `inference_iter` give `zero_is_random=False`.
+
+        Raises:
+            ConfigError: no checkpoint at all, or none of that number.
+        """
+        if starting_iter == 0 and zero_is_random:
+            return 0
+        number = self.latest_iteration() if starting_iter < 0 else starting_iter
+        present = self.iterations()
+        if number not in present:
+            have = f"it holds {', '.join(map(str, present))}" if present else "it holds no checkpoint"
+            raise ConfigError(
+                f"{self.checkpoint(number)}.index is not there, but iteration {number} is asked for; {have}"
+            )
+        return number
+
+    def logs(self, resume: bool) -> Path:
+        """Returns `logs/<n>`, the folder of event records: the highest n present if `resume`, else the next one."""
+        folder = self.root / "logs"
+        numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir()]
+        highest = max(numbers, default=-1)
+        return folder / str(max(highest, 0) if resume else highest + 1)
+
+    def settings_file(self, action: str) -> Path:
+        """Returns `settings_training.txt`, `settings_inference.txt` or `settings_evaluation.txt` in the folder."""
+        return self.root / f"settings_{canonical_action(action)}.txt"
+
+    def log_file(self, action: str) -> Path:
+        """Returns `training_niftynet_log`, `inference_niftynet_log` or `evaluation_niftynet_log` in the folder."""
+        return self.root / f"{canonical_action(action)}_niftynet_log"
+
+    def prepare(self, action: str) -> "ModelDir":
+        """Returns itself after making sure that the folder can be used; training creates what is missing.
+
+        Raises:
+            ConfigError: the folder cannot be made or written, is a file, or is missing though a model is needed.
+        """
+        action = canonical_action(action)
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"model_dir {self.root} is a file; give a folder")
+        if not self.root.is_dir() and action != "training":
+            raise ConfigError(
+                f"model_dir {self.root} is not there, but {action} needs one; train first, or correct the key"
+            )
+        try:
+            (self.checkpoints if action == "training" else self.root).mkdir(parents=True, exist_ok=True)
+            descriptor, probe = tempfile.mkstemp(prefix=".probe.", dir=self.root)
+            os.close(descriptor)
+            os.unlink(probe)
+        except OSError as error:
+            raise ConfigError(
+                f"model_dir {self.root} cannot be written ({error.strerror}); change its permissions or choose "
+                "another folder"
+            ) from error
+        return self
+
+    def _nothing_to_start_from(self, why: str) -> str:
+        present = self.iterations()
+        if present:
+            listed = ", ".join(map(str, present))
+            return f"{why}, so the latest checkpoint is unknown; ask for one of the iterations {listed}"
+        return f"{why}, so model_dir {self.root} has no checkpoint; train first, or correct model_dir"
