@@ -158,6 +158,16 @@ class Config:
         return first
 
     @property
+    def modality_names(self) -> tuple[str, ...]:
+        """The modality classes in order: `[PIMMS] modalities`, or those of the sections in `image`, each once."""
+        return self.pimms.modalities or tuple(dict.fromkeys(self.scan_modalities))
+
+    @property
+    def scan_modalities(self) -> tuple[str, ...]:
+        """The modality of each section in `image`: `[PIMMS] image_modalities`, or the section's own name."""
+        return self.pimms.image_modalities or self.task.image
+
+    @property
     def task_name(self) -> str:
         """SEGMENTATION, CLASSIFICATION or MULTITASK."""
         return names.APPLICATIONS[self.application]
@@ -200,7 +210,11 @@ def load_config(
     inputs = {name: reader.input_section(name) for name in found if reader.is_input(name)}
     reader.finish(task_part, parts, inputs)
 
-    inputs = {name: _with_csv_path(section, path) for name, section in inputs.items()}
+    named = _named_sections(task_part)
+    inputs = {
+        name: dataclasses.replace(_with_csv_path(section, path), referenced=name in named)
+        for name, section in inputs.items()
+    }
     if not parts["system"].model_dir:
         default = str(_absolute(path.parent / "model"))
         parts["system"] = dataclasses.replace(parts["system"], model_dir=default)
@@ -278,6 +292,13 @@ def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: 
     listed = " or ".join(f"[{name}]" for name in options)
     findings.mistake(f"requires the section {listed}, which is not there; {hint}")
     return None
+
+
+def _named_sections(part: TaskSection | None) -> set[str]:
+    if part is None:
+        return set()
+    specs = sections.key_specs(type(part)).values()
+    return {name for spec in specs if spec.names_sections for name in getattr(part, spec.name)}
 
 
 def _with_csv_path(section: InputSection, ini_path: Path) -> InputSection:

@@ -53,21 +53,21 @@ class Dropped(NamedTuple):
     reason: str
 
 
-def find_subjects(inputs: Mapping[str, InputSection], referenced: Collection[str] | None = None) -> list[SubjectFiles]:
+def find_subjects(inputs: Mapping[str, InputSection]) -> list[SubjectFiles]:
     """Returns one row per subject id that any section has, sorted by id; see `discover`.
 
     Raises:
         ConfigError: as `discover`.
     """
-    return list(discover(inputs, referenced).subjects)
+    return list(discover(inputs).subjects)
 
 
-def discover(inputs: Mapping[str, InputSection], referenced: Collection[str] | None = None) -> Discovery:
+def discover(inputs: Mapping[str, InputSection]) -> Discovery:
     """Returns the subjects of all sections joined on the id, with the counts and the leftovers for a report.
 
     A section with `csv_file` is read from that list; otherwise its folders are searched. Sections with `csv_data_file`
-    hold values, not files, and are passed over. A section that finds nothing is an error if it is one of `referenced`
-    (None: every section that says where to look); else it is left aside with a warning.
+    hold values, not files, and are passed over. A section that finds nothing is an error if it is `referenced` by the
+    task; else it is left aside with a warning. No section at all gives no subject.
 
     Raises:
         ConfigError: a referenced section has no place to look, a missing folder, no file, two files with one id, or a
@@ -77,19 +77,18 @@ def discover(inputs: Mapping[str, InputSection], referenced: Collection[str] | N
     unmatched: list[Unmatched] = []
     mistakes: list[str] = []
     for name, section in inputs.items():
-        if section.csv_data_file and not section.csv_file and not section.path_to_search:
+        if section.csv_data_file:
             continue
         try:
             columns[name], leftovers = _column(name, section)
             unmatched += [Unmatched(name, path, reason) for path, reason in leftovers]
         except ConfigError as error:
-            wanted = bool(section.csv_file or section.path_to_search) if referenced is None else name in referenced
-            if wanted:
+            if section.referenced:
                 mistakes.append(str(error))
             else:
                 _log.warning("section [%s] is left aside: %s", name, error)
                 unmatched.append(Unmatched(name, None, str(error)))
-    if not mistakes and not any(columns.values()) and columns != {}:
+    if inputs and not mistakes and not any(columns.values()):
         mistakes.append("no input section finds any file; check path_to_search and filename_contains")
     if mistakes:
         raise ConfigError("\n".join(mistakes))

@@ -322,7 +322,7 @@ class InputSection:
     """Any other section: where one kind of file lies and how it is read.
 
     `csv_file` of a loaded configuration is an absolute path; folders in `path_to_search` are relative to the working
-    directory.
+    directory. `referenced` is no key: it is False for a section that no key of the task names.
     """
 
     csv_file: str = _key(ini.to_str, "", "list of subject,path; replaces the search")
@@ -350,6 +350,7 @@ class InputSection:
     pixdim: tuple[float, ...] = _key(ini.to_floats, (), "target spacing in mm", check=_three_spacings)
     axcodes: tuple[str, ...] = _key(ini.to_strs, (), "target orientation", check=_orientation)
     spatial_window_size: tuple[int, ...] = _key(ini.to_window, (), "window in training, 0 = full length")
+    referenced: bool = True
 
 
 @dataclass(frozen=True)
