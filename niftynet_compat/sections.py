@@ -103,6 +103,7 @@ def key_specs(section: type) -> dict[str, KeySpec]:
     return {
         item.name: KeySpec(name=item.name, default=item.default, **item.metadata)
         for item in dataclasses.fields(section)
+        if item.metadata
     }
 
 
