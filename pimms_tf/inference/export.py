@@ -71,16 +71,19 @@ def export_saved_model(
         segment_with_scores(scans, scores)  segmentation
 
     `scans` [batch, scan, *space] are prepared as in training (`ExportInfo`), one or more, in any order; both outputs
-    are probabilities. A scan that is zero throughout counts as absent: its scores are zero and it takes no part. Where
-    every scan is absent the answer is what the model says of nothing, and finite. A model without a classifier (HeMIS)
-    wants to be told: `serving_default(scans, modality)` with `modality` [batch, scan] int32, -1 for a scan to be left
-    out, whose modality_scores are those labels as zeros and ones; it has no `classify`.
+    are probabilities. A scan that is zero throughout counts as absent: its scores are zero and it takes no part (unless
+    the model has a class for empty slots). Where every scan is absent the answer is what the model says of nothing, and
+    finite. A model without a classifier (HeMIS) wants to be told: `serving_default(scans, modality)` with `modality`
+    [batch, scan] int32, -1 for a scan to be left out, whose modality_scores are those labels as zeros and ones; it has
+    no `classify`.
 
     Raises:
-        InputError: the version exists or is not a positive number, or `info` names another number of modalities or
-            classes than the model has.
+        InputError: the version exists or is not a positive number, `info` names another number of modalities or classes
+            than the model has, or the model has no segmenter.
     """
     directory = Path(directory)
+    if model.attention is None:
+        raise InputError("The model only classifies scans; export one that segments them.")
     if version is None:
         version = max(_versions(directory), default=0) + 1
     if version < 1:
@@ -94,8 +97,8 @@ def export_saved_model(
     info = info or ExportInfo()
     _check_names("modalities", info.modalities, model.num_modalities, "modality classes")
     _check_names("class_names", info.class_names, model.num_classes, "segmentation classes")
-    # The archive finds the variables of its endpoints by itself, lists of layers included. `track(model)` would add none
-    # and trace the model's own call as well, which a model without a classifier does not have.
+    # The archive finds the variables of its endpoints by itself, also of layers held in lists. `track(model)` would add
+    # none, and would trace the model's own call as well, which may want labels.
     archive = keras.export.ExportArchive()
     for name, (endpoint, signature) in _endpoints(model).items():
         archive.add_endpoint(name, endpoint, signature)
@@ -176,12 +179,15 @@ def _endpoints(model: keras.Model) -> dict[str, tuple[Callable, list[tf.TensorSp
     scores_spec = tf.TensorSpec((None, None, model.num_modalities), tf.float32, name="scores")
     modality_spec = tf.TensorSpec((None, None), tf.int32, name="modality")
 
+    def windows(scans):  # as Keras casts what a model is called with
+        return ops.cast(ops.moveaxis(scans, 1, -1), model.compute_dtype)
+
     def probabilities(scans, scores, valid):
-        logits = model.segment(ops.moveaxis(scans, 1, -1), scores, valid)
+        logits = model.segment(windows(scans), scores, valid)
         return ops.softmax(ops.cast(logits, "float32"), axis=-1)
 
     def scores_of(scans, valid):
-        return ops.cast(model.classify(ops.moveaxis(scans, 1, -1), valid), "float32")
+        return ops.cast(model.classify(windows(scans), valid), "float32")
 
     def classify(scans):
         return {"modality_scores": scores_of(scans, _is_present(scans))}
@@ -207,7 +213,7 @@ def _endpoints(model: keras.Model) -> dict[str, tuple[Callable, list[tf.TensorSp
 
 
 def _needs_labels(model: keras.Model) -> bool:
-    return model.classifier is None
+    return model.needs_labels
 
 
 def _is_present(scans):
