@@ -1,0 +1,154 @@
+"""Image files: which library reads which, what their headers say, and what is wrong with a file that cannot be used."""
+
+import logging
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pimms_tf.data.grids import Grid, print_affine, print_numbers
+from pimms_tf.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LOADERS = ("nibabel", "simpleitk")
+NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mgh", ".mgz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+HEADER_TOLERANCE_MM = 1e-3  # the zooms of a header are float32 and rarely equal the column norms exactly
+
+
+def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
+    """Returns the voxels of a file, (x, y, z, channel) float32 scaled as its header says, and its grid.
+
+    Raises:
+        InputError: as `images.read_image`, which says more.
+    """
+    path = Path(path)
+    if loader is not None and loader.lower() not in LOADERS:
+        raise InputError(f"{path}: loader is {loader!r}; use one of {', '.join(LOADERS)}, or leave it out.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not an image; give the path of a file.")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again.")
+    name = path.name.lower()
+    by_nibabel = loader.lower() == "nibabel" if loader else name.endswith(NIBABEL_SUFFIXES)
+    read = _read_nibabel if by_nibabel else _read_picture if name.endswith(PICTURE_SUFFIXES) else _read_simpleitk
+    try:
+        voxels, grid = read(path)
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read by this user; change its permissions.") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path} says it is larger than the memory; its header is damaged, export it again."
+        ) from error
+    except Exception as error:  # a damaged file can fail anywhere inside the readers, with any type
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is no image or is damaged ({reason}); copy or export it again.") from error
+    data = _with_channels(voxels, path)
+    _check_values(data, grid, path)
+    return data, grid
+
+
+def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
+    image = nib.load(path)
+    voxels = np.asanyarray(image.dataobj)
+    shape, affine = _spatial_shape(voxels.shape), np.array(image.affine, float)
+    if not isinstance(image, nib.Nifti1Pair):
+        return voxels, Grid(shape, affine)
+    header = image.header
+    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
+    qform = header.get_qform() if qform_code > 0 else None
+    zooms_mm = np.array(header["pixdim"][1:4], float)
+    if voxels.ndim < 5:
+        repaired = repaired_affine(affine, qform, zooms_mm, voxels.ndim)
+        if repaired is not affine:
+            used = "the qform" if repaired is qform else f"the voxel sizes {print_numbers(zooms_mm)} mm"
+            logger.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
+            affine, qform = repaired, None
+    units = header.get_xyzt_units()
+    return voxels, Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(voxels.ndim, 3))
+
+
+def repaired_affine(affine: np.ndarray, qform: np.ndarray | None, zooms_mm: np.ndarray, num_axes: int) -> np.ndarray:
+    """The affine itself if it has the header's voxel sizes, else the qform in use, else the affine rescaled to the sizes.
+
+    Sizes that are not positive are no evidence and change nothing.
+
+    Source: niftynet/io/misc_io.py `correct_image_if_necessary`, which also takes a qform whose code is 0 and thereby loses
+    the position.
+    """
+    norms = np.linalg.norm(affine[:3, :3], axis=0)
+    known = np.arange(3) < num_axes
+    if not (np.isfinite(zooms_mm).all() and (zooms_mm[known] > 0).all() and (norms > 0).all()):
+        return affine
+    if np.abs(norms - zooms_mm)[known].max() <= HEADER_TOLERANCE_MM:
+        return affine
+    if qform is not None:
+        return qform
+    rescaled = affine.copy()
+    rescaled[:3, :3] *= np.where(known, zooms_mm, norms) / norms
+    return rescaled
+
+
+def _read_simpleitk(path: Path) -> tuple[np.ndarray, Grid]:
+    import SimpleITK as sitk  # noqa: N813  (half a second that users of NIfTI need not wait)
+
+    image = sitk.ReadImage(str(path))
+    rank = image.GetDimension()
+    voxels = sitk.GetArrayFromImage(image)  # (…, z, y, x) and then the components of a vector
+    is_vector = image.GetNumberOfComponentsPerPixel() > 1
+    voxels = np.transpose(voxels, (*range(rank - 1, -1, -1), *([rank] if is_vector else [])))
+    if is_vector:
+        voxels = voxels.reshape(*voxels.shape[:-1], *(1,) * (4 - rank), voxels.shape[-1])  # (x, y, z, t, component)
+    size = min(rank, 3)
+    direction = np.array(image.GetDirection()).reshape(rank, rank)
+    affine = np.eye(4)
+    affine[:size, :size] = (direction * np.array(image.GetSpacing()))[:size, :size]
+    affine[:size, 3] = image.GetOrigin()[:size]
+    affine[:2] *= -1  # left, posterior, superior → right, anterior, superior
+    return voxels, Grid(_spatial_shape(voxels.shape), affine, num_axes=size)
+
+
+def _read_picture(path: Path) -> tuple[np.ndarray, Grid]:
+    voxels, grid = _read_simpleitk(path)
+    voxels = np.swapaxes(voxels, 0, 1)  # rows first, as NiftyNet's picture loaders
+    return voxels, Grid(_spatial_shape(voxels.shape), np.eye(4), num_axes=grid.num_axes)
+
+
+def _spatial_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return tuple(int(length) for length in (*shape, 1, 1, 1)[:3])
+
+
+def _with_channels(voxels: np.ndarray, path: Path) -> np.ndarray:
+    """(x, y, z, channel) float32 of an array with any number of axes: times or vector components become channels."""
+    if voxels.dtype.names:  # the colours of an RGB file
+        voxels = np.stack([voxels[name] for name in voxels.dtype.names], axis=-1)
+        voxels = voxels.reshape(*voxels.shape[:-1], *(1,) * (5 - voxels.ndim), voxels.shape[-1])  # (x, y, z, t, colour)
+    if voxels.dtype.kind == "c":
+        raise InputError(f"{path} has complex voxels; write their magnitude to a file and give that.")
+    shape = voxels.shape + (1,) * (5 - voxels.ndim)
+    longer = [length for length in shape[3:] if length != 1]
+    if len(longer) > 1:
+        raise InputError(
+            f"{path} has more than one axis beyond x, y and z (shape {voxels.shape}); write times, or vector components,"
+            " to files of their own."
+        )
+    channels = longer[0] if longer else 1
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        return voxels.reshape(*shape[:3], channels).astype(np.float32, copy=False)
+
+
+def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
+    if data.size == 0:
+        raise InputError(f"{path} has no voxels: its shape is {data.shape}; export it again.")
+    if not (np.isfinite(data.min()) and np.isfinite(data.max())):
+        count = data.size - np.count_nonzero(np.isfinite(data))
+        raise InputError(
+            f"{path} has {count} voxels that are NaN or infinite; replace them, by 0 outside the head for instance."
+        )
+    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-12:
+        raise InputError(
+            f"{path}: the affine {print_affine(grid.affine)} of its header cannot be inverted; repair sform or voxel sizes."
+        )

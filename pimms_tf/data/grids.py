@@ -1,0 +1,71 @@
+"""Grid: where the voxels of a file lie in the patient, and when two files lie on the same one."""
+
+import itertools
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+MATCH_TOLERANCE_VOXELS = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a file lie: all that is needed to write another array over them.
+
+    `shape` is (x, y, z), `affine` (4, 4) maps voxel indices to mm (right, anterior, superior). The codes, the units and
+    a `qform` that differs from `affine` are those of a NIfTI header; `num_axes` is 2 for a file without a z axis.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    sform_code: int = 1
+    qform_code: int = 1
+    qform: np.ndarray | None = None
+    units: tuple[str, str] = ("mm", "unknown")
+    num_axes: int = 3
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along x, y and z."""
+        return tuple(float(step) for step in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def axcodes(self) -> tuple[str, str, str]:
+        """The anatomical direction in which each axis grows, such as ("L", "P", "S")."""
+        return nib.aff2axcodes(self.affine)
+
+    @property
+    def is_flat(self) -> bool:
+        """True for a slice, a line or a single voxel, which NiftyNet neither reorients nor resamples."""
+        return sum(length > 1 for length in self.shape) < 3
+
+    def matches(self, other: "Grid") -> bool:
+        """True if both have the same voxels: equal shapes, and corners within a tenth of the smallest voxel edge.
+
+        NiftyNet compares shapes only. A bound on the elements of the affine would either refuse headers that another
+        program has rounded, or let the far end of a tilted volume drift by voxels.
+        """
+        if self.shape != other.shape:
+            return False
+        distance_mm = np.abs(corners(self.shape, self.affine) - corners(other.shape, other.affine)).max()
+        return bool(distance_mm <= MATCH_TOLERANCE_VOXELS * min(*self.spacing_mm, *other.spacing_mm))
+
+    def __str__(self) -> str:
+        return f"shape {self.shape}, affine {print_affine(self.affine)}"
+
+
+def corners(shape: tuple[int, int, int], affine: np.ndarray | None = None) -> np.ndarray:
+    """The centres of the eight corner voxels, (8, 3), in voxels or where `affine` sends them."""
+    indices = np.array(list(itertools.product(*((0, length - 1) for length in shape))), float)
+    return indices if affine is None else indices @ affine[:3, :3].T + affine[:3, 3]
+
+
+def print_numbers(values: tuple[float, ...] | np.ndarray) -> str:
+    """The numbers with four digits, as in (0.9, 0.9, 3)."""
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
+
+
+def print_affine(affine: np.ndarray) -> str:
+    """The upper three rows of an affine on one line."""
+    return " ".join(print_numbers(row) for row in affine[:3])

@@ -1,0 +1,245 @@
+"""Image, an array with its place in the patient: reading, orientation, spacing, and the way back to the file's grid."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from pimms_tf.data.formats import read_file
+from pimms_tf.data.grids import Grid, corners, print_affine, print_numbers
+from pimms_tf.errors import InputError
+from pimms_tf.files import replacing
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Voxels and where they lie.
+
+    `data` is (x, y, z, channel): float32 as read, integers where labels are about to be written. `affine` (4, 4) maps
+    voxel indices to mm. `original` is the grid of the file the image was read from; `reorient` and `resample` keep it.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    original: Grid | None = None
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4:
+            raise ValueError(f"image data must be (x, y, z, channel), received shape {self.data.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along x, y and z."""
+        return tuple(int(length) for length in self.data.shape[:3])
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along x, y and z."""
+        return self.grid.spacing_mm
+
+    @property
+    def axcodes(self) -> tuple[str, str, str]:
+        """The anatomical direction in which each axis grows, such as ("L", "P", "S")."""
+        return self.grid.axcodes
+
+    @property
+    def grid(self) -> Grid:
+        """The grid the voxels lie on now; header codes and units are those of the file, if there was one."""
+        if self.original is None:
+            return Grid(self.shape, self.affine)
+        return replace(self.original, shape=self.shape, affine=self.affine, qform=None, num_axes=3)
+
+
+def read_image(path: Path, loader: str | None = None) -> Image:
+    """Returns the image in a file, scaled as its header says.
+
+    NIfTI, Analyze and MGH are read through nibabel, pictures and everything else (MHA, MHD, NRRD, …) through SimpleITK,
+    unless `loader` names one of the two. A file of two axes, or with one axis of length 1, becomes (x, y, 1); times or
+    vector components become channels. Pictures have the identity as affine, and their rows are x. A header whose sform
+    contradicts its voxel sizes is repaired as NiftyNet does.
+
+    Raises:
+        InputError: the file is missing, empty, damaged or no image; it has no voxels, voxels that are NaN or infinite,
+            several times and several components at once, or an affine that cannot be inverted.
+    Source: niftynet/io/{image_loader,image_type,misc_io}.py.
+    """
+    data, grid = read_file(path, loader)
+    # An axis of length 1 goes last, so that a slice is (x, y, 1) whichever plane it was cut from.
+    order = sorted(range(3), key=lambda axis: grid.shape[axis] == 1)
+    affine = np.column_stack([grid.affine[:, order], grid.affine[:, 3]])
+    return Image(np.transpose(data, (*order, 3)), affine, original=grid)
+
+
+def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
+    """Returns the image with axes permuted and flipped to grow towards `axcodes`; every voxel keeps its place in mm.
+
+    `axcodes` name the positive ends, ("L", "P", "S") for instance. An image with fewer than three axes longer than 1 is
+    returned as it is, as NiftyNet does. The data may be a view of the input.
+
+    Raises:
+        InputError: `axcodes` are not one of L and R, one of P and A, and one of I and S.
+    Source: niftynet/io/misc_io.py `do_reorientation`.
+    """
+    codes = tuple(str(code).upper() for code in axcodes)
+    if sorted(codes) not in [
+        sorted(combination) for combination in ("RAS", "LAS", "RPS", "RAI", "LPS", "LAI", "RPI", "LPI")
+    ]:
+        raise InputError(f"axcodes {tuple(axcodes)} must be one of L, R, one of P, A and one of I, S, as in L,P,S.")
+    if image.grid.is_flat:
+        return image
+    change = orientations.ornt_transform(nib.io_orientation(image.affine), orientations.axcodes2ornt(codes))
+    affine = image.affine @ orientations.inv_ornt_aff(change, image.shape)
+    return Image(orientations.apply_orientation(image.data, change), affine, image.original)
+
+
+def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+    """The shape `resample` gives a grid: round(n · spacing / pixdim) per axis, halves to even, at least 1."""
+    if grid.is_flat:
+        return grid.shape
+    lengths = zip(grid.shape, grid.spacing_mm, pixdim_mm, strict=True)
+    # The spacing is a float32 in every header; more digits would decide halves by rounding noise.
+    return tuple(max(1, round(length * float(np.float32(now)) / float(wanted))) for length, now, wanted in lengths)
+
+
+def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int) -> Image:
+    """Returns the image with round(n · spacing / pixdim) voxels along each axis, by splines of `order` 0 to 3.
+
+    The centres of the first and the last voxel stay where they are, so the new spacing is (n_in - 1) / (n_out - 1) of the
+    old one and only nearly `pixdim_mm`; the new affine says exactly which. There is no anti-aliasing. An image with fewer
+    than three axes longer than 1 is returned as it is.
+
+    Raises:
+        InputError: `order` is -1, never interpolate, but the shape would change; or `pixdim_mm` is not three positive
+            numbers.
+    Source: niftynet/io/misc_io.py `do_resampling`, with one defect mended: see `zoom_to`.
+    """
+    if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in pixdim_mm):
+        raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0.")
+    return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order)
+
+
+def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int) -> Image:
+    """Returns the image zoomed to `shape`, corner voxels in place; see `resample`."""
+    if image.shape == tuple(shape):
+        return image
+    if order < 0:
+        raise InputError(
+            f"interp_order is {order}, never interpolate, but an image of shape {image.shape} and spacing"
+            f" {print_numbers(image.spacing_mm)} mm would become {tuple(shape)}; give 0 for labels, or no pixdim."
+        )
+    affine = np.array(image.affine)
+    for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
+        # Between the corners there are n - 1 steps; a single voxel stands for the whole width.
+        affine[:3, axis] *= (before - 1) / (after - 1) if after > 1 and before > 1 else before / after
+    return Image(zoom_to(image.data, shape, order), affine, image.original)
+
+
+def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.ndarray:
+    """Returns (x, y, z, channel) data interpolated to `shape` along the first three axes, corner voxels aligned.
+
+    Integers stay integers with order 0 and become float32 otherwise. Equal shapes: the input itself.
+
+    Source: `scipy.ndimage.zoom` as NiftyNet calls it, but for the mode. With NiftyNet's mode, `constant`, one pair of
+    lengths in 25 (8 → 26 is the smallest) puts the last voxel a rounding error outside the image and zeroes that plane.
+    `mirror` gives equal values everywhere else.
+    """
+    if data.shape[:3] == tuple(shape):
+        return data
+    dtype = data.dtype if order == 0 else np.float32
+    result = np.empty((*shape, data.shape[3]), dtype)
+    factors = [after / before for before, after in zip(data.shape[:3], shape, strict=True)]
+    for channel in range(data.shape[3]):
+        volume = np.asarray(data[..., channel], dtype)
+        ndimage.zoom(volume, factors, output=result[..., channel], order=order, mode="mirror")
+    return result
+
+
+def resample_onto(image: Image, grid: Grid, order: int) -> Image:
+    """Returns the image on the voxels of `grid`, interpolated at the places both affines say; 0 outside the image.
+
+    Splines of `order` 0 to 3; order 0 keeps labels. A voxel reaches half its width to each side, so the rim is not lost.
+    An image that lies there already keeps its voxels. `original` becomes `grid`. NiftyNet has nothing like it.
+
+    Raises:
+        InputError: `order` is negative although voxels would have to be interpolated.
+    """
+    if image.grid.matches(grid):
+        return Image(image.data, grid.affine, grid)
+    if order < 0:
+        raise InputError(
+            f"interp_order is {order}, never interpolate, but an image of shape {image.shape} would be resampled onto a"
+            f" grid of shape {grid.shape}; give 0 for labels."
+        )
+    to_image = np.linalg.inv(image.affine) @ grid.affine
+    data = np.empty((*grid.shape, image.data.shape[3]), np.float32)
+    for channel in range(data.shape[3]):
+        ndimage.affine_transform(
+            np.asarray(image.data[..., channel], np.float32),
+            to_image[:3, :3],
+            to_image[:3, 3],
+            output_shape=grid.shape,
+            output=data[..., channel],
+            order=order,
+            mode="grid-constant",
+        )
+    return Image(data, grid.affine, grid)
+
+
+def restore_grid(image: Image, grid: Grid, order: int = 0) -> Image:
+    """Returns the image on the grid it was reoriented and resampled from: exactly its shape, order of axes and affine.
+
+    Raises:
+        InputError: the corners of the image are not those of the grid, so it was cropped, padded or is of another scan.
+    Source: niftynet/io/misc_io.py `save_data_array`: first the shape, then the orientation.
+    """
+    to_grid = np.linalg.inv(grid.affine) @ image.affine
+    # Relative to each other the two are permuted and flipped exactly, also when both are tilted by 45 degrees.
+    change = nib.io_orientation(to_grid)
+    axes = change[:, 0].astype(int)
+    data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order)
+    # The corner voxels of the image, in the order of the grid's axes, belong at the corner voxels of the grid.
+    ends = corners(tuple(np.minimum(image.shape, 2)))
+    expected = np.empty((8, 3))
+    expected[:, axes] = np.where(change[:, 1] > 0, ends, 1 - ends) * (np.array(grid.shape) - 1)[axes]
+    long_enough = axes[np.array(image.shape) > 1]
+    found = corners(image.shape, to_grid)
+    if np.abs(found - expected)[:, long_enough].max(initial=0) > 0.5:
+        raise InputError(
+            f"an image of shape {image.shape} and affine {print_affine(image.affine)} cannot go back onto the grid of {grid}:"
+            " their corners differ; remove its padding, or resample it onto that grid."
+        )
+    return Image(orientations.apply_orientation(data, change), grid.affine, grid)
+
+
+def write_image(image: Image, path: Path, like: Image | Grid | None = None, order: int = 0) -> None:
+    """Writes a NIfTI file (`.nii` or `.nii.gz`), complete or not at all.
+
+    With `like`, the image or the grid of the file as it was read, the array is first resampled by `order` to exactly that
+    shape, then reoriented, and written with that affine, its sform and qform codes and its units. Integers and booleans
+    are stored as int32, other types as float32; several channels as (x, y, z, 1, channel).
+
+    Raises:
+        InputError: another suffix, or an image that does not come from `like`; see `restore_grid`.
+        OSError: the folder cannot be written.
+    Source: niftynet/io/misc_io.py `save_data_array`.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: images are written as NIfTI; end the name in .nii.gz.")
+    if isinstance(like, Image):
+        like = like.grid if like.original is None else like.original
+    if like is not None:
+        image = restore_grid(image, like, order)
+    grid = image.grid if like is None else like
+    data = np.asarray(image.data, np.int32 if image.data.dtype.kind in "iub" else np.float32)
+    channels = data.shape[3]
+    shape = (*grid.shape, 1, channels) if channels > 1 else grid.shape[: grid.num_axes]
+    nifti = nib.Nifti1Image(data.reshape(shape), None)
+    nifti.header.set_xyzt_units(*grid.units)
+    nifti.set_qform(grid.affine if grid.qform is None else grid.qform, grid.qform_code)
+    nifti.set_sform(grid.affine, grid.sform_code)
+    with replacing(path) as temporary:
+        nib.save(nifti, temporary)
