@@ -1,0 +1,382 @@
+"""Random changes to training subjects: their geometry, their intensities, and which scans are there in which order.
+
+Every change is a pair, a `draw_…` that takes the generator and a function that applies what was drawn, so any augmented
+volume can be made again. Geometry follows NiftyNet: flip, scaling, rotation, elastic deformation, in this order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage, stats
+
+from pimms_tf.data.subjects import UNKNOWN, Subject
+from pimms_tf.errors import InputError
+
+CurriculumKind = Literal["intended", "uniform", "student_t", "none"]
+Curriculum = CurriculumKind | Callable[[int], np.ndarray]
+Range = tuple[float, float]
+
+
+def draw_flips(axes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Which of the three axes to flip (3,) bool: each of ``axes`` with probability 1/2, the others never.
+
+    Source: niftynet/layer/rand_flip.py, which also draws a number for axes that are never flipped.
+    """
+    return (rng.random(3) < 0.5) & np.isin(range(3), axes)
+
+
+def flip(volume: np.ndarray, flips: Sequence[bool]) -> np.ndarray:
+    """``volume`` (x, y, z, ...) mirrored along the flagged axes, as a view."""
+    return np.flip(volume, tuple(np.flatnonzero(flips)))
+
+
+def draw_scaling(percentage: Range, isotropic: bool, rng: np.random.Generator) -> np.ndarray:
+    """Factors (3,) by which the axes are stretched: 1 + p/100, p uniform in ``percentage``, one p if isotropic.
+
+    Source: niftynet/layer/rand_spatial_scaling.py.
+    """
+    return np.broadcast_to(1 + rng.uniform(*percentage, 1 if isotropic else 3) / 100, 3)
+
+
+def scale(volume: np.ndarray, factors: Sequence[float], order: int, antialiasing: bool = True) -> np.ndarray:
+    """``volume`` (x, y, z) stretched by ``factors``; its shape becomes round(length * factor).
+
+    Only if all three factors are below 1 and ``antialiasing`` is on, a Gaussian smooths the volume first, with
+    sigma = sqrt(k^2 - 1) / (2 sqrt(2 ln 2)) voxels, k = 1 / factor.
+
+    Source: niftynet/layer/rand_spatial_scaling.py; the versions of 2018 never smooth.
+    """
+    factors = np.asarray(factors, dtype=np.float64)
+    if antialiasing and (factors < 1).all():
+        volume = ndimage.gaussian_filter(volume, np.sqrt(1 / factors**2 - 1) / (2 * np.sqrt(2 * np.log(2))))
+    return ndimage.zoom(volume, factors, order=order)
+
+
+def draw_rotation(degrees: Range | Sequence[Range], rng: np.random.Generator) -> np.ndarray:
+    """A rotation matrix (3, 3) with three angles uniform in ``degrees``, one range for all or one range for each.
+
+    Source: niftynet/layer/rand_rotation.py.
+    """
+    low, high = np.broadcast_to(np.asarray(degrees, dtype=np.float64), (3, 2)).T
+    return rotation_matrix(rng.uniform(low, high, 3))
+
+
+def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
+    """The matrix R_z (R_x R_y) (3, 3) of three angles, where R_x turns axes (0, 1), R_y (0, 2) and R_z (1, 2).
+
+    Source: niftynet/layer/rand_rotation.py, whose names do not match the axes they turn.
+    """
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    r_x = np.array([[cx, -sx, 0], [sx, cx, 0], [0, 0, 1]])
+    r_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    r_z = np.array([[1, 0, 0], [0, cz, -sz], [0, sz, cz]])
+    return r_z @ (r_x @ r_y)
+
+
+def rotate(volume: np.ndarray, matrix: np.ndarray, order: int) -> np.ndarray:
+    """``volume`` (x, y, z) turned by ``matrix`` (3, 3) about shape / 2, half a voxel off its centre; 0 flows in.
+
+    A volume with an axis of length 1 is returned as it is.
+
+    Source: niftynet/layer/rand_rotation.py.
+    """
+    if 1 in volume.shape:
+        return volume
+    centre = np.asarray(volume.shape) / 2
+    return ndimage.affine_transform(volume, matrix.T, offset=centre - matrix.T @ centre, order=order)
+
+
+class Elastic(NamedTuple):
+    """Settings of the elastic deformation; `sigma` is in voxels."""
+
+    num_ctrl_points: int = 4
+    sigma: float = 15.0
+    proportion: float = 0.5
+
+
+def draw_deformation(num_axes: int, elastic: Elastic, rng: np.random.Generator) -> np.ndarray | None:
+    """B-spline coefficients (number,) in voxels, normal with mean 0; None for the share left undeformed.
+
+    ``num_axes`` is 2 for a single slice, which is deformed within its plane, and else 3. A cubic spline on a mesh of n
+    cells has n + 3 coefficients per axis and direction.
+
+    Source: niftynet/layer/rand_elastic_deform.py.
+    """
+    if rng.random() >= elastic.proportion:
+        return None
+    return rng.normal(0.0, elastic.sigma, num_axes * (elastic.num_ctrl_points + 3) ** num_axes)
+
+
+def deform(volume: np.ndarray, coefficients: np.ndarray, num_ctrl_points: int, order: int) -> np.ndarray:
+    """``volume`` (x, y, z) seen through a cubic B-spline deformation; 0 flows in.
+
+    ``order`` 0 takes the nearest voxel, 1 is linear, higher ones a cubic B-spline.
+
+    Source: niftynet/layer/rand_elastic_deform.py.
+    """
+    squeezed = np.squeeze(volume)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(squeezed))
+    transform = sitk.BSplineTransformInitializer(image, [num_ctrl_points] * squeezed.ndim)
+    transform.SetParameters(coefficients.tolist())
+    interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear}.get(order, sitk.sitkBSpline)
+    return sitk.GetArrayFromImage(sitk.Resample(image, image, transform, interpolator, 0.0)).reshape(volume.shape)
+
+
+def draw_bias_field(coefficients: Range, order: int, rng: np.random.Generator) -> np.ndarray:
+    """Coefficients (order + 1,) * 3 of a polynomial in x, y, z, uniform in a range; 0 where i + j + k > ``order``.
+
+    Source: niftynet/layer/rand_bias_field.py.
+    """
+    powers = np.indices((order + 1,) * 3).sum(axis=0) <= order
+    polynomial = np.zeros(powers.shape)
+    polynomial[powers] = rng.uniform(*coefficients, np.count_nonzero(powers))
+    return polynomial
+
+
+def bias_field(shape: Sequence[int], polynomial: np.ndarray) -> np.ndarray:
+    """The positive factor (x, y, z) float32 exp(sum a_ijk x^i y^j z^k) for coefficients (i, j, k).
+
+    Coordinates run along each axis from about -1 to 1, the last voxel; a slice has no power along its axis of length 1.
+
+    Source: niftynet/layer/rand_bias_field.py.
+    """
+    powers = []
+    for length, num_powers in zip(shape, polynomial.shape, strict=True):
+        coordinate = np.arange(-length / 2, length / 2)
+        # Two voxels lie at -1 and 0, one voxel at 0: there is no positive coordinate to divide by.
+        coordinate = coordinate / coordinate.max() if length > 2 else coordinate.round()
+        powers.append(coordinate ** np.arange(num_powers)[:, np.newaxis])
+    return np.exp(np.einsum("ijk,ix,jy,kz->xyz", polynomial, *powers, optimize=True)).astype(np.float32)
+
+
+class Drawn(NamedTuple):
+    """What `Augmentation.draw` drew for one subject; None where nothing is to be done."""
+
+    flips: np.ndarray | None = None
+    factors: np.ndarray | None = None
+    rotation: np.ndarray | None = None
+    deformation: np.ndarray | None = None
+    polynomial: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A callable ``(subject, rng) -> Subject`` that changes scans, label and sampling prior by one random geometry.
+
+    Scans are interpolated with splines of `scan_order`, the label by nearest voxels, the prior linearly; only scans are
+    smoothed before they shrink, and only scans are multiplied by the bias field, one field for all of them. Absent
+    scans stay exactly zero. Scaling changes the volume's shape; affines stay, as if the head itself had moved or grown.
+
+    Axes of `flipping_axes` are 0, 1, 2 (a negative one means none); `scaling_percentage`, `rotation_degrees` and
+    `bias_field_range` are (min, max), and `rotation_degrees` may be three such pairs. Unset, each change is off.
+
+    Raises: InputError for settings out of range.
+    Source: niftynet/application/segmentation_application.py, niftynet/contrib/segmentation_bf_aug.
+    """
+
+    flipping_axes: tuple[int, ...] = ()
+    scaling_percentage: Range | None = None
+    isotropic: bool = False
+    antialiasing: bool = True
+    rotation_degrees: Range | tuple[Range, Range, Range] | None = None
+    elastic: Elastic | None = None
+    bias_field_range: Range | None = None
+    bias_field_order: int = 3
+    scan_order: int = 3
+
+    def __post_init__(self) -> None:
+        if any(axis > 2 for axis in self.flipping_axes):
+            raise InputError(
+                f"random_flipping_axes = {self.flipping_axes} names an axis beyond 0, 1 and 2 (x, y and z)"
+            )
+        _check_range("scaling_percentage", self.scaling_percentage)
+        _check_range("bias_field_range", self.bias_field_range)
+        if self.scaling_percentage and min(self.scaling_percentage) <= -100:
+            raise InputError(
+                f"scaling_percentage = {self.scaling_percentage} shrinks a volume to nothing: stay above -100"
+            )
+        if self.rotation_degrees:
+            per_axis = np.ndim(self.rotation_degrees) == 2
+            for degrees in self.rotation_degrees if per_axis else [self.rotation_degrees]:
+                _check_range("rotation_angle", degrees)
+            if per_axis and len(self.rotation_degrees) != 3:
+                raise InputError(f"rotation_angle = {self.rotation_degrees} needs one (min, max) or three of them")
+        if self.elastic and self.elastic.num_ctrl_points < 2:
+            raise InputError(
+                f"num_ctrl_points = {self.elastic.num_ctrl_points} is too few to bend a volume: use at least 2"
+            )
+        if self.elastic and not 0 <= self.elastic.proportion <= 1:
+            raise InputError(f"proportion_to_deform = {self.elastic.proportion} is not between 0 and 1")
+        if self.bias_field_order < 0:
+            raise InputError(f"bf_order = {self.bias_field_order} is negative: use 3 for a smooth field")
+
+    def __call__(self, subject: Subject, rng: np.random.Generator) -> Subject:
+        """The subject after a newly drawn change."""
+        return self.apply(subject, self.draw(subject.scans.shape[:3], rng))
+
+    def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Drawn:
+        """A change for a volume of ``shape`` (x, y, z)."""
+        num_axes = sum(length > 1 for length in shape)
+        return Drawn(
+            flips=draw_flips(self.flipping_axes, rng) if self.flipping_axes else None,
+            factors=draw_scaling(self.scaling_percentage, self.isotropic, rng) if self.scaling_percentage else None,
+            rotation=draw_rotation(self.rotation_degrees, rng) if self.rotation_degrees else None,
+            deformation=draw_deformation(num_axes, self.elastic, rng) if self.elastic else None,
+            polynomial=draw_bias_field(self.bias_field_range, self.bias_field_order, rng)
+            if self.bias_field_range
+            else None,
+        )
+
+    def apply(self, subject: Subject, drawn: Drawn) -> Subject:
+        """The subject after the change ``drawn``; the same arrays where nothing changes."""
+        if all(change is None for change in drawn):
+            return subject
+        moved = [
+            self._move(scan, drawn, self.scan_order) if present else None
+            for scan, present in zip(np.moveaxis(subject.scans, -1, 0), subject.valid, strict=True)
+        ]
+        shapes = [scan.shape for scan in moved if scan is not None]
+        shape = shapes[0] if shapes else self._move(np.zeros(subject.scans.shape[:3], np.uint8), drawn, order=0).shape
+        scans = np.zeros((*shape, len(moved)), np.float32)
+        for slot, scan in enumerate(moved):
+            if scan is not None:
+                scans[..., slot] = scan
+        if drawn.polynomial is not None:
+            scans *= bias_field(shape, drawn.polynomial)[..., np.newaxis]
+        label = None if subject.label is None else self._move(subject.label, drawn, order=0)
+        weight = None if subject.weight is None else self._move(subject.weight, drawn, order=1)
+        return replace(subject, scans=scans, label=label, weight=weight)
+
+    def _move(self, volume: np.ndarray, drawn: Drawn, order: int) -> np.ndarray:
+        if drawn.flips is not None:
+            volume = flip(volume, drawn.flips)
+        if drawn.factors is not None:
+            volume = scale(volume, drawn.factors, order, self.antialiasing and order > 1)
+        if drawn.rotation is not None:
+            volume = rotate(volume, drawn.rotation, order)
+        if drawn.deformation is not None:
+            volume = deform(volume, drawn.deformation, self.elastic.num_ctrl_points, order)
+        return volume
+
+
+def scan_dropout_probabilities(num_scans: int, df: float = 0.1) -> np.ndarray:
+    """Probabilities (num_scans,) of hiding k scans, k = 0 … num_scans - 1, float64; few are usually hidden, never all.
+
+    The mass of a half Student-t with ``df`` degrees of freedom on equal bins of [0, 1]: three scans give 0.5078,
+    0.3014, 0.1908, four 0.4026, 0.2755, 0.1861, 0.1358.
+
+    Raises: ValueError for fewer than one scan.
+    Source: the sampler of the 3-D PIMMS code.
+    """
+    _check_num_scans(num_scans)
+    cdf = stats.t(df).cdf(np.arange(num_scans + 1) / num_scans)
+    return np.diff(cdf) / (cdf[-1] - cdf[0])
+
+
+def curriculum_probabilities(num_scans: int, kind: CurriculumKind) -> np.ndarray:
+    """Probabilities (num_scans,) of hiding k of ``num_scans`` present scans, k = 0 … num_scans - 1, float64.
+
+    intended    what the published 2-D code meant: 1 / .5 .5 / .5 .3 .2 / .5 .3 .15 .05 for one to four scans; our
+                extension to more keeps .5 .3 .15 and shares the last .05 equally among the larger numbers
+    uniform     what it did: the table was passed as another argument, and every k was equally likely
+    student_t   the later 3-D code, `scan_dropout_probabilities`
+    none        nothing is hidden
+
+    Raises: ValueError for fewer than one scan; InputError for another kind.
+    """
+    _check_num_scans(num_scans)
+    if kind == "student_t":
+        return scan_dropout_probabilities(num_scans)
+    if kind == "uniform":
+        return np.full(num_scans, 1 / num_scans)
+    if kind == "none":
+        return np.eye(1, num_scans)[0]
+    if kind != "intended":
+        raise InputError(f"curriculum = {kind!r} is not one of intended, uniform, student_t, none")
+    if num_scans <= 3:
+        return np.array([[1.0], [0.5, 0.5], [0.5, 0.3, 0.2]][num_scans - 1])
+    return np.array([0.5, 0.3, 0.15] + [0.05 / (num_scans - 3)] * (num_scans - 3))
+
+
+def draw_hidden(valid: np.ndarray, rng: np.random.Generator, curriculum: Curriculum = "intended") -> np.ndarray:
+    """Which scans to hide, (window, scan) bool, drawn anew for every row of ``valid`` (window, scan).
+
+    Each row hides k of its valid scans, k by the curriculum, the first k of a random order; at least one stays. Rows
+    without a valid scan hide nothing. ``curriculum`` is a kind, or a function from the number of valid scans to
+    probabilities of hiding 0, 1, 2, … of them.
+
+    Source: contrib/hemis_midl/hemis_sampler.py of the published code.
+    """
+    table = curriculum if callable(curriculum) else lambda num_scans: curriculum_probabilities(num_scans, curriculum)
+    present, chance = valid.sum(axis=1), rng.random(len(valid))
+    num_hidden = np.zeros(len(valid), np.int64)
+    for num_scans in np.unique(present[present > 0]):
+        rows = present == num_scans
+        share = np.cumsum(table(int(num_scans)))
+        num_hidden[rows] = np.searchsorted(share, chance[rows], side="right").clip(max=num_scans - 1)
+    order = np.where(valid, rng.random(valid.shape), np.inf)
+    rank = order.argsort(axis=1).argsort(axis=1)
+    return rank < num_hidden[:, np.newaxis]
+
+
+def drop_scans(subject: Subject, rng: np.random.Generator, kind: Curriculum = "intended") -> Subject:
+    """The subject with some scans hidden, never all: their voxels are zero, `valid` is False, `modality` is kept.
+
+    ``kind`` is a curriculum as in `draw_hidden`. The subject given is not changed.
+    """
+    (hidden,) = draw_hidden(subject.valid[np.newaxis], rng, kind)
+    if not hidden.any():
+        return subject
+    return replace(subject, scans=np.where(hidden, np.float32(0), subject.scans), valid=subject.valid & ~hidden)
+
+
+def permute_scans(subject: Subject, rng: np.random.Generator) -> Subject:
+    """The subject with its slots, absent ones too, in a random order; `valid` and `modality` move with the scans."""
+    order = rng.permutation(len(subject.valid))
+    return replace(
+        subject, scans=subject.scans[..., order], valid=subject.valid[order], modality=subject.modality[order]
+    )
+
+
+def pad_slots(subject: Subject, max_slots: int, modality: int = UNKNOWN) -> Subject:
+    """The subject with absent scans appended up to ``max_slots``: zeros, not valid, of ``modality``.
+
+    ``modality`` is -1, or `NULL_CLASS` where empty slots are a class of their own.
+
+    Raises: InputError if the subject has more scans than that.
+    """
+    missing = missing_slots(subject, max_slots)
+    if missing == 0:
+        return subject
+    return replace(
+        subject,
+        scans=np.pad(subject.scans, [(0, 0)] * 3 + [(0, missing)]),
+        valid=np.pad(subject.valid, (0, missing)),
+        modality=np.pad(subject.modality, (0, missing), constant_values=modality),
+    )
+
+
+def missing_slots(subject: Subject, max_slots: int) -> int:
+    """How many slots are left beside the scans of ``subject``.
+
+    Raises: InputError if the subject has more scans than ``max_slots``.
+    """
+    num_scans = len(subject.valid)
+    if num_scans > max_slots:
+        raise InputError(
+            f"subject {subject.subject_id} has {num_scans} scans but max_slots is {max_slots}: raise max_slots"
+        )
+    return max_slots - num_scans
+
+
+def _check_num_scans(num_scans: int) -> None:
+    if num_scans < 1:
+        raise ValueError(f"num_scans must be at least 1, received {num_scans}")
+
+
+def _check_range(key: str, values: Range | None) -> None:
+    if values is not None and (len(values) != 2 or values[0] > values[1]):
+        raise InputError(f"{key} = {values} is not a pair (min, max) with min <= max")
