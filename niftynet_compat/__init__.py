@@ -26,9 +26,17 @@ from niftynet_compat.discovery import (
     select_subjects,
 )
 from niftynet_compat.files import write_text
+from niftynet_compat.histogram_file import (
+    LabelMapping,
+    read_label_mapping,
+    read_mapping,
+    write_label_mapping,
+    write_mapping,
+)
 from niftynet_compat.model_dir import ModelDir
 from niftynet_compat.names import NETWORKS, resolve_network
 from niftynet_compat.partition import Phase, phase_subjects, read_split, split_subjects, write_split
+from niftynet_compat.settings import ini_text, settings_text
 
 __all__ = [
     "NETWORKS",
@@ -40,6 +48,7 @@ __all__ = [
     "EvaluationSection",
     "InferenceSection",
     "InputSection",
+    "LabelMapping",
     "ModelDir",
     "MultitaskSection",
     "NetworkSection",
@@ -53,12 +62,18 @@ __all__ = [
     "Unmatched",
     "discover",
     "find_subjects",
+    "ini_text",
     "load_config",
     "phase_subjects",
+    "read_label_mapping",
+    "read_mapping",
     "read_split",
     "resolve_network",
     "select_subjects",
+    "settings_text",
     "split_subjects",
+    "write_label_mapping",
+    "write_mapping",
     "write_split",
     "write_text",
 ]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from niftynet_compat import ini, sections
-from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, nearest, one_line
+from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, one_line
 from niftynet_compat.sections import InputSection, KeySpec, Value
+from niftynet_compat.spelling import nearest
 
 _INPUT_KEYS = sections.key_specs(InputSection)
 _SPECS = {

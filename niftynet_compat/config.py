@@ -7,14 +7,14 @@ Source: `niftynet/utilities/user_parameters_parser.py` and `niftynet/engine/appl
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from niftynet_compat import ini, names, sections
+from niftynet_compat import ini, names, requirements, sections
 from niftynet_compat.checking import Findings, SectionReader
 from niftynet_compat.ini import ConfigError, Remark
+from niftynet_compat.paths import absolute, find_config, first_file, niftynet_home
 from niftynet_compat.sections import (
     ClassificationSection,
     EvaluationSection,
@@ -29,6 +29,7 @@ from niftynet_compat.sections import (
     TrainingSection,
     Value,
 )
+from niftynet_compat.spelling import nearest
 
 __all__ = [
     "ClassificationSection",
@@ -49,13 +50,6 @@ __all__ = [
     "load_config",
     "niftynet_home",
 ]
-
-_REQUIRED = {
-    "training": ("TRAINING", "NETWORK"),
-    "inference": ("INFERENCE", "NETWORK"),
-    "evaluation": ("EVALUATION", "INFERENCE", "NETWORK"),
-    "export": ("NETWORK",),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ class Config:
             given = given.parent
         elif not given.is_dir() and home is not None and (home / self.system.model_dir).is_dir():
             given = home / self.system.model_dir
-        return _absolute(given)
+        return absolute(given)
 
     @property
     def split_file(self) -> Path:
@@ -173,10 +167,10 @@ class Config:
         return names.APPLICATIONS[self.application]
 
     def _in_model_dir(self, name: str) -> Path:
-        return _absolute(self.model_dir / Path(name).expanduser())
+        return absolute(self.model_dir / Path(name).expanduser())
 
     def _beside_ini(self, name: str) -> Path | None:
-        return _absolute(self.path.parent / Path(name).expanduser()) if name else None
+        return absolute(self.path.parent / Path(name).expanduser()) if name else None
 
 
 def load_config(
@@ -216,11 +210,11 @@ def load_config(
         for name, section in inputs.items()
     }
     if not parts["system"].model_dir:
-        default = str(_absolute(path.parent / "model"))
+        default = str(absolute(path.parent / "model"))
         parts["system"] = dataclasses.replace(parts["system"], model_dir=default)
     if task_part is not None:
-        _check_needs(action, task, task_part, parts, found, findings)
-        _check_references(task, task_part, parts["pimms"], inputs, findings)
+        requirements.check_needs(action, task, task_part, parts, found, findings)
+        requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
     findings.raise_if_any()
     return Config(
         path=path,
@@ -233,45 +227,6 @@ def load_config(
         working_folder=Path.cwd(),
         **parts,
     )
-
-
-def find_config(value: str | Path) -> Path:
-    """Returns the INI file meant by a value of `-c`, absolute: a path, or a name below NiftyNet's home folder.
-
-    Raises:
-        ConfigError: no such file, with the places looked at.
-    """
-    given = Path(value).expanduser()
-    candidates = [given]
-    home = niftynet_home()
-    if home is not None:
-        candidates += [home / value, home / "examples" / value / f"{Path(value).name}_config.ini"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return _absolute(candidate)
-    places = " or ".join(str(_absolute(candidate)) for candidate in candidates)
-    raise ConfigError(f"{value}: there is no configuration file {places}; check the path given to -c")
-
-
-def niftynet_home() -> Path | None:
-    """Returns the folder that `[global] home` of NiftyNet's own settings names, None if there are none.
-
-    The settings are `config.ini` in `$niftynet_config_home`, by default `~/.niftynet`. They are never created.
-    """
-    folder = Path(os.environ.get("niftynet_config_home", "~/.niftynet")).expanduser()  # noqa: SIM112
-    if not (folder / "config.ini").is_file():
-        return None
-    try:
-        file = ini.read_ini(folder / "config.ini")
-    except ConfigError:
-        return None
-    homes = [item.entries["home"].text for item in file.sections if item.name == "global" and "home" in item.entries]
-    return Path(homes[0]).expanduser() if homes and homes[0] else None
-
-
-def _absolute(path: Path) -> Path:
-    # Not resolve(): a model folder behind a symbolic link keeps the name its owner gave it.
-    return Path(os.path.abspath(path))
 
 
 def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: Findings) -> str | None:
@@ -287,7 +242,7 @@ def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: 
         )
         return None
     options = [wanted] if wanted else list(sections.TASK_SECTIONS)
-    near = [name for name in found if ini.nearest(name, options) and name not in sections.TASK_SECTIONS]
+    near = [name for name in found if nearest(name, options) and name not in sections.TASK_SECTIONS]
     hint = f"did you mean that by [{near[0]}]?" if near else "add it with the keys image, label and num_classes"
     listed = " or ".join(f"[{name}]" for name in options)
     findings.mistake(f"requires the section {listed}, which is not there; {hint}")
@@ -306,93 +261,7 @@ def _with_csv_path(section: InputSection, ini_path: Path) -> InputSection:
         return section
     given = Path(section.csv_file).expanduser()
     home = niftynet_home()
-    candidates = [Path.cwd() / given, ini_path.parent / given, *([home / given] if home else [])]
+    beside = ini_path.parent / given
     # A list that is nowhere keeps the place beside the INI; reading subjects will say that it is missing.
-    place = next((candidate for candidate in candidates if candidate.is_file()), candidates[1])
-    return dataclasses.replace(section, csv_file=str(_absolute(place)))
-
-
-def _check_needs(
-    action: str | None,
-    task: str,
-    part: TaskSection,
-    parts: Mapping[str, object],
-    found: Mapping[str, ini.IniSection],
-    findings: Findings,
-) -> None:
-    for name in _REQUIRED.get(action, ()):
-        if name not in found:
-            near = [other for other in found if other not in sections.SYSTEM_SECTIONS and ini.nearest(other, [name])]
-            hint = (
-                f"did you mean it by [{near[0]}]?"
-                if near
-                else f"add the line [{name}], nothing else is needed below it"
-            )
-            if name == "NETWORK" and not near:
-                hint = f"add [NETWORK] with a name, one of {', '.join(names.OUR_NETWORKS)}"
-            findings.mistake(f"requires the section [{name}] for {action}, which is not there; {hint}")
-    network = parts["network"]
-    if "NETWORK" in found and not network.name and action and not findings.has_mistake("NETWORK", "name"):
-        findings.mistake(
-            f"name is not set in section [NETWORK], which {action} needs; choose one of {', '.join(names.OUR_NETWORKS)}"
-        )
-    if network.name and (complaint := names.network_complaint(network.name)):
-        findings.mistake_at("NETWORK", "name", network.name, complaint)
-    needed = {
-        "training": ("image",) if task == "CLASSIFICATION" else ("image", "label"),
-        "inference": ("image",),
-        "evaluation": ("label",),
-    }
-    for key in needed.get(action, ()):
-        if not getattr(part, key) and not findings.has_mistake(task, key):
-            findings.mistake(f"{key} is not set in section [{task}], which {action} needs; name an input section there")
-    classes = "num_classes_seg" if task == "MULTITASK" else "num_classes"
-    count = getattr(part, classes)
-    if findings.has_mistake(task, classes):
-        return
-    if action in ("training", "inference") and count == -1 and task != "CLASSIFICATION":
-        findings.mistake(
-            f"{classes} is not set in section [{task}], which {action} needs; give the number of label values, "
-            "background included"
-        )
-    elif count < 2 and count != -1:
-        findings.mistake_at(task, classes, str(count), "is too small; background counts as a class, so give 2 or more")
-
-
-def _check_references(
-    task: str, part: TaskSection, pimms: PimmsSection, inputs: Mapping[str, InputSection], findings: Findings
-) -> None:
-    for spec in sections.key_specs(type(part)).values():
-        if not spec.names_sections:
-            continue
-        value = getattr(part, spec.name)
-        for name in value:
-            if name not in inputs:
-                known = ini.nearest(name, inputs)
-                hint = f"did you mean {known}?" if known else f"the input sections are {', '.join(inputs) or 'none'}"
-                findings.mistake_at(
-                    task, spec.name, ", ".join(value), f"names a section [{name}], which is not there; {hint}"
-                )
-    if pimms.reference and pimms.reference not in part.image:
-        findings.mistake_at(
-            "PIMMS",
-            "reference",
-            pimms.reference,
-            f"is none of the sections in image; choose one of {', '.join(part.image)}",
-        )
-    if pimms.image_modalities and len(pimms.image_modalities) != len(part.image):
-        findings.mistake_at(
-            "PIMMS",
-            "image_modalities",
-            ", ".join(pimms.image_modalities),
-            f"has {len(pimms.image_modalities)} names for the {len(part.image)} sections in image = "
-            f"{', '.join(part.image)}; give one per section",
-        )
-    for name in pimms.image_modalities if pimms.modalities else ():
-        if name not in pimms.modalities:
-            findings.mistake_at(
-                "PIMMS",
-                "image_modalities",
-                ", ".join(pimms.image_modalities),
-                f"has {name}, which is none of modalities = {', '.join(pimms.modalities)}; add it there or rename it",
-            )
+    place = first_file([Path.cwd() / given, beside, *([home / given] if home else [])]) or absolute(beside)
+    return dataclasses.replace(section, csv_file=str(place))

@@ -3,7 +3,6 @@
 Source: `niftynet/utilities/filename_matching.py`, `util_csv.py`, `niftynet/io/image_sets_partitioner.py`.
 """
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -12,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from niftynet_compat.config import niftynet_home
 from niftynet_compat.ini import ConfigError
+from niftynet_compat.lists import read_file_list
+from niftynet_compat.paths import search_folders
 from niftynet_compat.sections import InputSection
 
 _log = logging.getLogger(__name__)
-
-_MISSING_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -186,69 +184,6 @@ def candidate_ids(name: str, contains: Sequence[str], remove: str = "") -> list[
     return [*pieces, "".join(pieces)] if len(pieces) > 1 else pieces
 
 
-def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
-    """Returns {subject id: absolute path} of a list `id,path` without header, as text, in file order.
-
-    Blank lines and lines starting with # are passed over, blanks around both columns are removed. Relative paths are
-    looked up in the working directory, then in NiftyNet's home folder, then beside the list.
-
-    Raises:
-        ConfigError: no such list, a line without exactly two columns, an id given twice, a header line, or files that
-            do not exist; one sentence.
-    """
-    path = Path(path)
-    place = f"[{section}] csv_file = {path}" if section else str(path)
-    rows, line_of = {}, {}
-    for number, row in csv_rows(path, place):
-        here = f"{place}, line {number}:"
-        if len(row) != 2:
-            separator = next((mark for mark in (";", "\t") if mark in ",".join(row)), None)
-            why = (
-                f"separates its columns by {separator!r}" if len(row) == 1 and separator else f"has {len(row)} columns"
-            )
-            raise ConfigError(f"{here} {','.join(row)!r} {why}; write `subject,path` with a comma between them")
-        subject_id, file = row
-        if not subject_id or not file:
-            raise ConfigError(f"{here} {','.join(row)!r} has an empty column; write `subject,path`")
-        if subject_id in rows:
-            raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
-        line_of[subject_id] = number
-        rows[subject_id] = _existing(file, path.parent)
-    missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
-    if missing:
-        first_id, first = missing[0]
-        if first_id == next(iter(rows)) and len(missing) == 1 and len(rows) > 1 and not first.suffix:
-            raise ConfigError(f"{place}, line {line_of[first_id]}: looks like a header; remove it, lists have none")
-        shown = ", ".join(f"{file} ({subject_id})" for subject_id, file in missing[:_MISSING_SHOWN])
-        rest = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
-        raise ConfigError(
-            f"{place} lists {len(missing)} of {len(rows)} files that do not exist: {shown}{rest}; relative paths start "
-            "from the working directory"
-        )
-    return rows
-
-
-def csv_rows(path: Path, place: str) -> list[tuple[int, list[str]]]:
-    """Returns (line number, columns without outer blanks) of a csv file, blank and # lines passed over.
-
-    Raises:
-        ConfigError: the file is not there or not UTF-8 text; the sentence begins with `place`.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            rows = [(reader.line_num, [column.strip() for column in row]) for row in reader]
-    except FileNotFoundError:
-        raise ConfigError(f"{place}: there is no such file in the working directory or beside the INI file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(
-            f"{place}: is not a text file of comma-separated columns ({error}); export it as UTF-8 csv"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{place}: cannot be read ({error.strerror}); check its permissions") from error
-    return [(number, row) for number, row in rows if any(row) and not row[0].startswith("#")]
-
-
 def _column(name: str, section: InputSection) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
     if section.csv_file:
         column = read_file_list(section.csv_file, name)
@@ -284,23 +219,14 @@ def _column(name: str, section: InputSection) -> tuple[dict[str, Path], list[tup
 
 
 def _folders(name: str, path_to_search: str) -> list[Path]:
-    folders: list[Path] = []
-    home = niftynet_home()
-    for text in path_to_search.split(","):
-        given = Path(text.strip()).expanduser()
-        if not text.strip():
-            continue
-        candidates = [Path.cwd() / given, *([home / given] if home else [])]
-        folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
-        if folder is None:
-            what = "is a file" if candidates[0].is_file() else "is not there"
+    folders = search_folders(path_to_search, Path.cwd())
+    for folder in folders:
+        if not folder.is_dir():
+            what = "is a file" if folder.is_file() else "is not there"
             raise ConfigError(
-                f"[{name}] path_to_search = {path_to_search}: the folder {candidates[0]} {what}; relative ones "
-                "start from the working directory"
+                f"[{name}] path_to_search = {path_to_search}: the folder {folder} {what}; relative ones start from the "
+                "working directory"
             )
-        folder = Path(folder).absolute()
-        if folder not in folders:
-            folders.append(folder)
     return folders
 
 
@@ -330,13 +256,6 @@ def _nothing_found(name: str, searched: str, folders: Sequence[Path], section: I
     words = ", ".join(section.filename_contains) or "(any)"
     but = f" without {', '.join(section.filename_not_contains)}" if section.filename_not_contains else ""
     return f"{searched}: no file name contains {words}{but}; {remedy}"
-
-
-def _existing(text: str, list_folder: Path) -> Path:
-    given = Path(text).expanduser()
-    home = niftynet_home()
-    candidates = [Path.cwd() / given, *([home / given] if home else []), list_folder / given]
-    return next((item for item in candidates if item.is_file()), candidates[0]).absolute()
 
 
 def _stem(name: str) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from niftynet_compat.spelling import nearest
+
 DEFAULT_SECTION = "DEFAULT"
 
 _HEADER = re.compile(r"\[(?P<name>.+)\]")
@@ -114,21 +116,7 @@ def parse_ini(text: str, path: str | Path = "<text>") -> IniFile:
 
 def clean_name(header: str) -> str:
     """Returns the name of a section: outer blanks and every character but letters, digits, `_`, `-`, blank removed."""
-    return re.sub(r"[^0-9a-zA-Z_\- ]", "", header.strip())
-
-
-def nearest(word: str, options: Iterable[str], limit: int = 3) -> str | None:
-    """Returns the option with the fewest edits from `word` (case ignored), None when all need more than `limit`.
-
-    An edit is an insertion, a deletion, a substitution or a swap of neighbours. The first of equals is returned.
-    """
-    best, fewest = None, limit + 1
-    for option in options:
-        if abs(len(option) - len(word)) < fewest:
-            edits = _num_edits(word.lower(), option.lower())
-            if edits < fewest:
-                best, fewest = option, edits
-    return best
+    return re.sub(r"[^0-9a-zA-Z_\- ]", "", header).strip()
 
 
 def to_int(text: str) -> int:
@@ -348,16 +336,3 @@ def _each(text: str, convert: type, complaint: str) -> Iterable[int | float]:
             yield convert(word)
         except ValueError:
             raise ValueError(f"{complaint}, because of {word!r}") from None
-
-
-def _num_edits(a: str, b: str) -> int:
-    rows = [list(range(len(b) + 1))]
-    for i, left in enumerate(a, start=1):
-        row = [i]
-        for j, right in enumerate(b, start=1):
-            edits = min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + (left != right))
-            if i > 1 and j > 1 and left == b[j - 2] and a[i - 2] == right:
-                edits = min(edits, rows[i - 2][j - 2] + 1)
-            row.append(edits)
-        rows.append(row)
-    return rows[-1][-1]

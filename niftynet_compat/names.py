@@ -5,7 +5,8 @@ Source: `niftynet/engine/application_factory.py`; the dotted names that occur in
 
 from typing import NamedTuple
 
-from niftynet_compat.ini import ConfigError, nearest
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.spelling import nearest
 
 ACTIONS: dict[str, str] = {
     "train": "training",

@@ -9,9 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from niftynet_compat.discovery import csv_rows
 from niftynet_compat.files import write_text
-from niftynet_compat.ini import ConfigError, nearest
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.lists import csv_rows
+from niftynet_compat.spelling import nearest
 
 
 class Phase(str, enum.Enum):

@@ -1,0 +1,82 @@
+"""Lists without header, one row per subject: `subject,path` in csv_file."""
+
+import csv
+from pathlib import Path
+
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.paths import absolute, first_file, niftynet_home
+
+
+def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
+    """Returns {subject id: absolute path} of a list `id,path` without header, as text, in file order.
+
+    Blank lines and lines starting with # are passed over, blanks around both columns are removed. Relative paths are
+    looked up in the working directory, then in NiftyNet's home folder, then beside the list.
+
+    Raises:
+        ConfigError: no such list, a line without exactly two columns, an id given twice, a header line, or files that
+            do not exist; one sentence.
+    """
+    path = Path(path)
+    place = f"[{section}] csv_file = {path}" if section else str(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"{place}: there is no such list; relative paths start from the working directory or beside the INI"
+        )
+    rows, line_of = {}, {}
+    for number, row in csv_rows(path, place):
+        here = f"{place}, line {number}:"
+        if len(row) != 2:
+            separator = next((mark for mark in (";", "\t") if mark in ",".join(row)), None)
+            why = (
+                f"separates its columns by {separator!r}" if len(row) == 1 and separator else f"has {len(row)} columns"
+            )
+            raise ConfigError(f"{here} {','.join(row)!r} {why}; write `subject,path` with a comma between them")
+        subject_id, file = row
+        if not subject_id or not file:
+            raise ConfigError(f"{here} {','.join(row)!r} has an empty column; write `subject,path`")
+        if subject_id in rows:
+            raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
+        line_of[subject_id] = number
+        rows[subject_id] = _existing(file, path.parent)
+    missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
+    if missing:
+        first_id, first = missing[0]
+        if first_id == next(iter(rows)) and len(missing) < len(rows) and not first.suffix:
+            raise ConfigError(
+                f"{place}, line {line_of[first_id]}: {first_id},{first.name} looks like a header; remove it"
+            )
+        shown = ", ".join(f"{file} ({subject_id})" for subject_id, file in missing)
+        raise ConfigError(
+            f"{place} lists {len(rows)} files, of which {len(missing)} do not exist: {shown}; relative paths start "
+            "from the working directory"
+        )
+    return rows
+
+
+def csv_rows(path: Path, place: str) -> list[tuple[int, list[str]]]:
+    """Returns (line number, columns without outer blanks) of a csv file, blank and # lines passed over.
+
+    Raises:
+        ConfigError: the file is not there or not UTF-8 text; the sentence begins with `place`.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            rows = [(reader.line_num, [column.strip() for column in row]) for row in reader]
+    except FileNotFoundError:
+        raise ConfigError(f"{place}: there is no such file; correct the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{place}: is not a text file of comma-separated columns ({error}); export it as UTF-8 csv"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be read ({error.strerror}); check its permissions") from error
+    return [(number, row) for number, row in rows if any(row) and not row[0].startswith("#")]
+
+
+def _existing(text: str, list_folder: Path) -> Path:
+    given = Path(text).expanduser()
+    home = niftynet_home()
+    candidates = [Path.cwd() / given, *([home / given] if home else []), list_folder / given]
+    return first_file(candidates) or absolute(candidates[0])

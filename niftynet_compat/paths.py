@@ -1,0 +1,67 @@
+"""Where the file or folder meant by a name in an INI file lies."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from niftynet_compat import ini
+from niftynet_compat.ini import ConfigError
+
+
+def find_config(value: str | Path) -> Path:
+    """Returns the INI file meant by a value of `-c`, absolute: a path, or a name below NiftyNet's home folder.
+
+    Raises:
+        ConfigError: no such file, with the places looked at.
+    """
+    given = Path(value).expanduser()
+    candidates = [given]
+    home = niftynet_home()
+    if home is not None:
+        candidates += [home / value, home / "examples" / value / f"{Path(value).name}_config.ini"]
+    found = first_file(candidates)
+    if found:
+        return found
+    places = " or ".join(str(absolute(candidate)) for candidate in candidates)
+    raise ConfigError(f"{value}: there is no configuration file {places}; check the path given to -c")
+
+
+def niftynet_home() -> Path | None:
+    """Returns the folder that `[global] home` of NiftyNet's own settings names, None if there are none.
+
+    The settings are `config.ini` in `$niftynet_config_home`, by default `~/.niftynet`. They are never created.
+    """
+    folder = Path(os.environ.get("niftynet_config_home", "~/.niftynet")).expanduser()  # noqa: SIM112
+    if not (folder / "config.ini").is_file():
+        return None
+    try:
+        file = ini.read_ini(folder / "config.ini")
+    except ConfigError:
+        return None
+    homes = [item.entries["home"].text for item in file.sections if item.name == "global" and "home" in item.entries]
+    return Path(homes[0]).expanduser() if homes and homes[0] else None
+
+
+def absolute(path: Path) -> Path:
+    """Returns the path from the root, without `.` and `..`, with symbolic links left as they are."""
+    # Not resolve(): a model folder behind a symbolic link keeps the name its owner gave it.
+    return Path(os.path.abspath(path))
+
+
+def search_folders(path_to_search: str, working_folder: Path) -> list[Path]:
+    """Returns the folders of a comma list, absolute, each once, in the order written; they need not exist.
+
+    Relative ones are looked up in the working folder, then in NiftyNet's home folder.
+    """
+    home = niftynet_home()
+    folders = []
+    for text in filter(None, map(str.strip, path_to_search.split(","))):
+        given = Path(text).expanduser()
+        candidates = [working_folder / given, *([home / given] if home else [])]
+        folders.append(absolute(next((item for item in candidates if item.is_dir()), candidates[0])))
+    return list(dict.fromkeys(folders))
+
+
+def first_file(candidates: Iterable[Path]) -> Path | None:
+    """Returns the first candidate that is a file, absolute; None if none is."""
+    return next((absolute(item) for item in candidates if item.is_file()), None)
