@@ -1,6 +1,7 @@
 """Image files: which library reads which, what their headers say, and what is wrong with a file that cannot be used."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -11,9 +12,10 @@ from pimms_tf.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-LOADERS = ("nibabel", "simpleitk")
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mgh", ".mgz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+Reader = Callable[[Path], tuple[np.ndarray, Grid]]
+
 HEADER_TOLERANCE_MM = 1e-3  # the zooms of a header are float32 and rarely equal the column norms exactly
 
 
@@ -24,31 +26,36 @@ def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
         InputError: as `images.read_image`, which says more.
     """
     path = Path(path)
-    if loader is not None and loader.lower() not in LOADERS:
-        raise InputError(f"{path}: loader is {loader!r}; use one of {', '.join(LOADERS)}, or leave it out.")
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image; give the path of a file.")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again.")
-    name = path.name.lower()
-    by_nibabel = loader.lower() == "nibabel" if loader else name.endswith(NIBABEL_SUFFIXES)
-    read = _read_nibabel if by_nibabel else _read_picture if name.endswith(PICTURE_SUFFIXES) else _read_simpleitk
+    read = _reader(path, loader)
     try:
         voxels, grid = read(path)
     except PermissionError as error:
         raise InputError(f"{path} may not be read by this user; change its permissions.") from error
     except MemoryError as error:
-        raise InputError(
-            f"{path} says it is larger than the memory; its header is damaged, export it again."
-        ) from error
+        raise InputError(f"{path} claims to be larger than the memory; if it is not, export it again.") from error
     except Exception as error:  # a damaged file can fail anywhere inside the readers, with any type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no image or is damaged ({reason}); copy or export it again.") from error
     data = _with_channels(voxels, path)
     _check_values(data, grid, path)
     return data, grid
+
+
+def _reader(path: Path, loader: str | None) -> Reader:
+    name = path.name.lower()
+    if loader is not None:
+        if loader.lower() not in LOADERS:
+            raise InputError(f"{path}: loader is {loader!r}; use one of {', '.join(LOADERS)}, or leave it out.")
+        return LOADERS[loader.lower()]
+    if name.endswith(NIBABEL_SUFFIXES):
+        return _read_nibabel
+    return _read_picture if name.endswith(PICTURE_SUFFIXES) else _read_simpleitk
 
 
 def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
@@ -67,17 +74,17 @@ def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
             used = "the qform" if repaired is qform else f"the voxel sizes {print_numbers(zooms_mm)} mm"
             logger.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
             affine, qform = repaired, None
-    units = header.get_xyzt_units()
+    units = int(header["xyzt_units"])
     return voxels, Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(voxels.ndim, 3))
 
 
 def repaired_affine(affine: np.ndarray, qform: np.ndarray | None, zooms_mm: np.ndarray, num_axes: int) -> np.ndarray:
-    """The affine itself if it has the header's voxel sizes, else the qform in use, else the affine rescaled to the sizes.
+    """The affine itself if it has the header's voxel sizes, else the qform in use, else the affine rescaled to them.
 
     Sizes that are not positive are no evidence and change nothing.
 
-    Source: niftynet/io/misc_io.py `correct_image_if_necessary`, which also takes a qform whose code is 0 and thereby loses
-    the position.
+    Source: niftynet/io/misc_io.py `correct_image_if_necessary`, which also takes a qform of code 0 and so loses the
+    position.
     """
     norms = np.linalg.norm(affine[:3, :3], axis=0)
     known = np.arange(3) < num_axes
@@ -132,12 +139,13 @@ def _with_channels(voxels: np.ndarray, path: Path) -> np.ndarray:
     longer = [length for length in shape[3:] if length != 1]
     if len(longer) > 1:
         raise InputError(
-            f"{path} has more than one axis beyond x, y and z (shape {voxels.shape}); write times, or vector components,"
-            " to files of their own."
+            f"{path} has more than one axis beyond x, y and z (shape {voxels.shape}); write times, or vector"
+            " components, to files of their own."
         )
     channels = longer[0] if longer else 1
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        return voxels.reshape(*shape[:3], channels).astype(np.float32, copy=False)
+        # A memory map must not outlive this call: its file may be overwritten.
+        return voxels.reshape(*shape[:3], channels).astype(np.float32, copy=isinstance(voxels, np.memmap))
 
 
 def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
@@ -150,5 +158,16 @@ def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
         )
     if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-12:
         raise InputError(
-            f"{path}: the affine {print_affine(grid.affine)} of its header cannot be inverted; repair sform or voxel sizes."
+            f"{path}: the affine {print_affine(grid.affine)} of its header cannot be inverted; repair its sform or"
+            " its voxel sizes."
         )
+
+
+# NiftyNet's words; its three picture libraries gave the same array.
+LOADERS: dict[str, Reader] = {
+    "nibabel": _read_nibabel,
+    "simpleitk": _read_simpleitk,
+    "opencv": _read_picture,
+    "skimage": _read_picture,
+    "pillow": _read_picture,
+}

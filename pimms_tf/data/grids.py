@@ -13,8 +13,8 @@ MATCH_TOLERANCE_VOXELS = 0.1
 class Grid:
     """Where the voxels of a file lie: all that is needed to write another array over them.
 
-    `shape` is (x, y, z), `affine` (4, 4) maps voxel indices to mm (right, anterior, superior). The codes, the units and
-    a `qform` that differs from `affine` are those of a NIfTI header; `num_axes` is 2 for a file without a z axis.
+    `shape` is (x, y, z), `affine` (4, 4) maps voxel indices to mm (right, anterior, superior). Codes, units (2 is mm)
+    and a `qform` that differs from `affine` are those of a NIfTI header; `num_axes` is 2 for a file without a z axis.
     """
 
     shape: tuple[int, int, int]
@@ -22,7 +22,7 @@ class Grid:
     sform_code: int = 1
     qform_code: int = 1
     qform: np.ndarray | None = None
-    units: tuple[str, str] = ("mm", "unknown")
+    xyzt_units: int = 2
     num_axes: int = 3
 
     @property

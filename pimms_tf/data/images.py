@@ -9,7 +9,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from pimms_tf.data.formats import read_file
-from pimms_tf.data.grids import Grid, corners, print_affine, print_numbers
+from pimms_tf.data.grids import Grid, corners, print_numbers
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
 
@@ -56,10 +56,10 @@ class Image:
 def read_image(path: Path, loader: str | None = None) -> Image:
     """Returns the image in a file, scaled as its header says.
 
-    NIfTI, Analyze and MGH are read through nibabel, pictures and everything else (MHA, MHD, NRRD, …) through SimpleITK,
-    unless `loader` names one of the two. A file of two axes, or with one axis of length 1, becomes (x, y, 1); times or
-    vector components become channels. Pictures have the identity as affine, and their rows are x. A header whose sform
-    contradicts its voxel sizes is repaired as NiftyNet does.
+    NIfTI, Analyze and MGH are read through nibabel, everything else (MHA, MHD, NRRD, pictures, …) through SimpleITK,
+    unless `loader` is one of `formats.LOADERS`. A file of two axes, or with one axis of length 1, becomes (x, y, 1);
+    times or vector components become channels. Pictures have the identity as affine, and their rows are x. A header
+    whose sform contradicts its voxel sizes is repaired as NiftyNet does.
 
     Raises:
         InputError: the file is missing, empty, damaged or no image; it has no voxels, voxels that are NaN or infinite,
@@ -107,9 +107,9 @@ def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[
 def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int) -> Image:
     """Returns the image with round(n · spacing / pixdim) voxels along each axis, by splines of `order` 0 to 3.
 
-    The centres of the first and the last voxel stay where they are, so the new spacing is (n_in - 1) / (n_out - 1) of the
-    old one and only nearly `pixdim_mm`; the new affine says exactly which. There is no anti-aliasing. An image with fewer
-    than three axes longer than 1 is returned as it is.
+    The centres of the first and the last voxel stay where they are, so the new spacing is (n_in - 1) / (n_out - 1) of
+    the old one and only nearly `pixdim_mm`; the new affine says exactly which. There is no anti-aliasing. An image with
+    fewer than three axes longer than 1 is returned as it is.
 
     Raises:
         InputError: `order` is -1, never interpolate, but the shape would change; or `pixdim_mm` is not three positive
@@ -143,11 +143,13 @@ def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.nda
     Integers stay integers with order 0 and become float32 otherwise. Equal shapes: the input itself.
 
     Source: `scipy.ndimage.zoom` as NiftyNet calls it, but for the mode. With NiftyNet's mode, `constant`, one pair of
-    lengths in 25 (8 → 26 is the smallest) puts the last voxel a rounding error outside the image and zeroes that plane.
+    lengths in 25 (8 → 26, for instance) puts the last voxel a rounding error outside the image and zeroes that plane.
     `mirror` gives equal values everywhere else.
     """
     if data.shape[:3] == tuple(shape):
         return data
+    if data.dtype.kind == "b":
+        data = data.view(np.uint8)
     dtype = data.dtype if order == 0 else np.float32
     result = np.empty((*shape, data.shape[3]), dtype)
     factors = [after / before for before, after in zip(data.shape[:3], shape, strict=True)]
@@ -160,8 +162,8 @@ def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.nda
 def resample_onto(image: Image, grid: Grid, order: int) -> Image:
     """Returns the image on the voxels of `grid`, interpolated at the places both affines say; 0 outside the image.
 
-    Splines of `order` 0 to 3; order 0 keeps labels. A voxel reaches half its width to each side, so the rim is not lost.
-    An image that lies there already keeps its voxels. `original` becomes `grid`. NiftyNet has nothing like it.
+    Splines of `order` 0 to 3; order 0 keeps labels. A voxel reaches half its width to each side, so no rim is lost. An
+    image that lies there already keeps its voxels. `original` becomes `grid`. NiftyNet has nothing like it.
 
     Raises:
         InputError: `order` is negative although voxels would have to be interpolated.
@@ -199,7 +201,6 @@ def restore_grid(image: Image, grid: Grid, order: int = 0) -> Image:
     # Relative to each other the two are permuted and flipped exactly, also when both are tilted by 45 degrees.
     change = nib.io_orientation(to_grid)
     axes = change[:, 0].astype(int)
-    data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order)
     # The corner voxels of the image, in the order of the grid's axes, belong at the corner voxels of the grid.
     ends = corners(tuple(np.minimum(image.shape, 2)))
     expected = np.empty((8, 3))
@@ -208,17 +209,18 @@ def restore_grid(image: Image, grid: Grid, order: int = 0) -> Image:
     found = corners(image.shape, to_grid)
     if np.abs(found - expected)[:, long_enough].max(initial=0) > 0.5:
         raise InputError(
-            f"an image of shape {image.shape} and affine {print_affine(image.affine)} cannot go back onto the grid of {grid}:"
-            " their corners differ; remove its padding, or resample it onto that grid."
+            f"an image of {image.grid} cannot go back onto the grid of {grid}, whose corners are elsewhere; remove its"
+            " padding, or resample it onto that grid."
         )
+    data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order)
     return Image(orientations.apply_orientation(data, change), grid.affine, grid)
 
 
 def write_image(image: Image, path: Path, like: Image | Grid | None = None, order: int = 0) -> None:
     """Writes a NIfTI file (`.nii` or `.nii.gz`), complete or not at all.
 
-    With `like`, the image or the grid of the file as it was read, the array is first resampled by `order` to exactly that
-    shape, then reoriented, and written with that affine, its sform and qform codes and its units. Integers and booleans
+    With `like`, the image or the grid of the file as it was read, the array is first resampled by `order` to exactly
+    that shape, then reoriented, and written with that affine, its sform and qform and its units. Integers and booleans
     are stored as int32, other types as float32; several channels as (x, y, z, 1, channel).
 
     Raises:
@@ -238,7 +240,7 @@ def write_image(image: Image, path: Path, like: Image | Grid | None = None, orde
     channels = data.shape[3]
     shape = (*grid.shape, 1, channels) if channels > 1 else grid.shape[: grid.num_axes]
     nifti = nib.Nifti1Image(data.reshape(shape), None)
-    nifti.header.set_xyzt_units(*grid.units)
+    nifti.header["xyzt_units"] = grid.xyzt_units
     nifti.set_qform(grid.affine if grid.qform is None else grid.qform, grid.qform_code)
     nifti.set_sform(grid.affine, grid.sform_code)
     with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""What a scan's numbers mean: foreground, histogram landmarks, whitening, label codes, and the voxels added around it."""
+"""What a scan's numbers mean: foreground, histogram landmarks, whitening, label codes, and voxels added around it."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -29,11 +29,11 @@ def foreground_mask(volume: np.ndarray, method: str, threshold: float = 0.0) -> 
     """Foreground of a volume (x, y, z), bool of the same shape: a threshold, two dilations, holes filled.
 
     `method` is `threshold_plus` (x > threshold), `threshold_minus` (<), `mean_plus` (x > mean) or `otsu_plus` and
-    `otsu_minus`, which use `threshold` only if the volume is zero everywhere. Holes are filled in three dimensions, so a
-    single slice keeps its holes.
+    `otsu_minus`, which use `threshold` only if the volume is zero everywhere. Holes are filled in three dimensions, so
+    a single slice keeps its holes.
 
     Raises:
-        InputError: an unknown method, or no voxel is foreground (with `threshold_plus` a volume of zeros, for instance).
+        InputError: an unknown method, or no voxel is foreground, as in a volume of zeros with `threshold_plus`.
     Source: niftynet/layer/binary_masking.py.
     """
     _check_word("foreground_type", method, FOREGROUND_METHODS)
@@ -45,7 +45,7 @@ def foreground_mask(volume: np.ndarray, method: str, threshold: float = 0.0) -> 
     mask = volume > threshold if side == "plus" else volume < threshold
     if not mask.any():
         raise InputError(
-            f"foreground_type {method} leaves no voxel: values are {volume.min():g} to {volume.max():g} and the threshold"
+            f"foreground_type {method} leaves no voxel: values are {volume.min():g} to {volume.max():g}, the threshold"
             f" is {threshold:g}; choose another foreground_type, or check that the scan is not blank."
         )
     return _filled(ndimage.binary_dilation(mask, iterations=2))
@@ -68,7 +68,10 @@ def foreground_masks(
     masks = np.moveaxis(np.zeros((scans.shape[-1], *scans.shape[:-1]), bool), 0, -1)
     present = [slot for slot in range(scans.shape[-1]) if scans[..., slot].any()]
     for slot in present:
-        masks[..., slot] = foreground_mask(scans[..., slot], method, threshold)
+        try:
+            masks[..., slot] = foreground_mask(scans[..., slot], method, threshold)
+        except InputError as error:
+            raise InputError(f"scan {slot + 1} of {scans.shape[-1]}: {error}") from error
     if fusion == "multi":
         return np.zeros_like(masks) if multi_is_empty else masks
     if len(present) > 1:
@@ -76,8 +79,8 @@ def foreground_masks(
         fused = combine.reduce([masks[..., slot] for slot in present])
         if not fused.any():
             raise InputError(
-                "the foregrounds of the scans share no voxel (multimod_foreground_type and); use multi, or check that the"
-                " scans show the same place."
+                "the foregrounds of the scans share no voxel (multimod_foreground_type and); use multi, or check that"
+                " the scans show the same place."
             )
         for slot in present:
             masks[..., slot] = fused
@@ -95,8 +98,8 @@ def otsu_threshold(volume: np.ndarray) -> float:
     counts, edges = np.histogram(volume, bins=256)
     centres = edges[:-1] + (edges[1] - edges[0]) * 0.5
     sums = counts * centres.astype(np.float64)
-    # NiftyNet enters the two outermost bins as if their centres were 1. It shows where the background is far from 0; kept,
-    # because its masks are what trained models were whitened with.
+    # NiftyNet enters the two outermost bins as if their centres were 1. It shows where the background is far from 0;
+    # kept, because its masks are what trained models were whitened with.
     sums[[0, -1]] = counts[[0, -1]]
     lower, upper = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[-2::-1]
     lower_mean, upper_mean = np.cumsum(sums)[:-1] / lower, np.cumsum(sums[::-1])[-2::-1] / upper
@@ -151,17 +154,19 @@ def standardise(
     """The volume, float32, with its histogram landmarks moved onto `mapping` (13,), linear between and beyond them.
 
     Landmarks are those of the masked voxels; every voxel is mapped. `norm_type` chooses which of the 13 serve: all but
-    the quartiles, the quartiles, or the median with the two ends. The cutoff is first moved outwards where it would cross
-    an inner landmark. Where two landmarks of the volume coincide, the segment between them is flat. A volume of zeros, an
-    absent scan, stays zero.
+    the quartiles, the quartiles, or the median, always with the two ends. The cutoff is first moved outwards where it
+    would cross an inner landmark. Where two landmarks of the volume coincide, the segment between them is flat. A
+    volume of zeros, an absent scan, stays zero.
 
     Raises:
-        InputError: an unknown `norm_type`, an empty mask or an impossible cutoff.
+        InputError: an unknown `norm_type`, a mapping of other than 13 values, an empty mask or an impossible cutoff.
     Source: niftynet/utilities/histogram_standardisation.py `transform_by_mapping`.
     """
     _check_word("norm_type", norm_type, tuple(NORM_TYPES))
     if not volume.any():
         return np.zeros(volume.shape, np.float32)
+    if np.shape(mapping) != (2 + len(INNER_FRACTIONS),):
+        raise InputError(f"a histogram mapping has 13 values, received {np.size(mapping)}; train the mapping anew.")
     used, largest_lower, smallest_upper = NORM_TYPES[norm_type]
     cutoff = (min(cutoff[0], largest_lower), max(cutoff[1], smallest_upper))
     source = landmarks(volume, mask, cutoff)[list(used)]
@@ -272,8 +277,9 @@ def to_pairs(border: Border) -> tuple[tuple[int, int], ...]:
 def pad(volume: np.ndarray, border: Border, mode: str = "minimum") -> np.ndarray:
     """The volume (x, y, z, ...) with `border` voxels more on both sides of x, y and z.
 
-    `border` is one number for all, one per axis (none for the axes left out), or a pair (before, after) per axis. `mode` is one of `numpy.pad`; `minimum` takes, axis
-    after axis, the least value along each line, not of the volume. No border: the volume itself.
+    `border` is one number for all axes, one for each (0 for those left out), or a pair (before, after) for each. `mode`
+    is one of `numpy.pad`; `minimum` takes, axis after axis, the least value along each line, not of the volume. No
+    border: the volume itself.
 
     Raises:
         InputError: a negative border, or a mode `numpy.pad` does not know or cannot apply.
