@@ -76,7 +76,8 @@ def test_the_export_answers_like_the_model_for_one_to_five_scans_of_several_size
 def test_every_kind_of_model_exports(tmp_path, variant, choices):
     model = small_model(variant, **choices)
     export_saved_model(model, tmp_path)
-    assert verify_export(tmp_path, model, num_scans=(1, 4)).largest_difference <= 1e-6
+    report = verify_export(tmp_path, model, num_scans=(1, 4), sizes=[(13, 10, 9)[: model.spatial_rank]])
+    assert report.largest_difference <= 1e-6
 
 
 def test_a_model_of_mixed_precision_answers_in_float32_as_it_does_in_memory(tmp_path):
@@ -86,7 +87,7 @@ def test_a_model_of_mixed_precision_answers_in_float32_as_it_does_in_memory(tmp_
     finally:
         keras.config.set_dtype_policy("float32")
     path = export_saved_model(model, tmp_path)
-    verify_export(path, model, num_scans=(2,))
+    verify_export(path, model, num_scans=(2,), sizes=[(9, 9)])
     answer = serve(tf.saved_model.load(str(path)).signatures, random_scans(1, 2, 9, 9))
     assert {value.dtype for value in answer.values()} == {np.dtype(np.float32)}
 
