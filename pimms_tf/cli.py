@@ -1,0 +1,285 @@
+"""argv → one call → exit code. Nothing heavy is imported before the chosen command needs it."""
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from niftynet_compat import Config, ConfigError, load_config
+from pimms_tf import __version__
+from pimms_tf.errors import InputError
+
+_USER_ERROR = 2
+_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
+_TERMINATED = 143  # 128 + SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code: 0 done, 2 a mistake in the input, 130 or 143 interrupted.
+
+    Any other exception is a fault of ours: it keeps its traceback, and Python ends with 1.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.captureWarnings(True)
+    for noisy in ("absl", "tensorflow", "h5py", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        return arguments.run(arguments, _overrides(rest, arguments.takes_overrides))
+    except (InputError, ConfigError) as error:
+        return _complain(error, arguments.debug)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(InputError(f"{error.filename}: {error.strerror}"), arguments.debug, error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pimms-tf",
+        description="Segments white matter hyperintensities from any number of MR scans, in any order, without labels.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pimms-tf {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable, text: str, overrides: bool = True) -> argparse.ArgumentParser:
+        epilog = "Any key of the configuration can be overridden: --key value." if overrides else None
+        sub = verbs.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of a mistake in the input")
+        sub.set_defaults(run=run, takes_overrides=overrides)
+        if overrides:
+            sub.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="INI file")
+            sub.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the same, as NiftyNet spells it")
+        return sub
+
+    verb("train", _train, "train the network that an INI file describes")
+    for name, run, text in (
+        ("inference", _inference, "segment subjects with a trained network"),
+        ("evaluation", _evaluation, "score segmentations against reference labels"),
+    ):
+        sub = verb(name, run, text)
+        sub.add_argument("--subsets", action="store_true", help="every non-empty subset of the modalities in turn")
+    sub = verb("export", _export, "write a trained network as a SavedModel for TensorFlow Serving")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of numbered versions")
+    sub.add_argument("--model_version", type=int, metavar="N", help="its number; default: the next free one")
+    sub = verb("report", _report, "tabulate result files of evaluation; test two for a difference", overrides=False)
+    sub.add_argument("results", nargs="+", type=Path, metavar="CSV", help="evaluation.csv of one or more models")
+    sub = verb("simulate", _simulate, "write simulated subjects with lesions: T1, T2, FLAIR and masks", overrides=False)
+    sub.add_argument("folder", type=Path, metavar="FOLDER")
+    sub.add_argument("--subjects", type=int, default=10, metavar="N")
+    sub.add_argument("--spacing_mm", type=float, default=1.0, metavar="MM", help="voxel size")
+    sub.add_argument("--seed", type=int, default=0)
+    sub = verb("demo", _demo, "train, segment, evaluate and export on simulated scans, in minutes", overrides=False)
+    sub.add_argument("folder", nargs="?", type=Path, default=Path("pimms-demo"), metavar="FOLDER")
+    return parser
+
+
+def _overrides(words: Sequence[str], allowed: bool) -> dict[str, str]:
+    """Returns {key: text} of `--key value`, `--key=value`; a key without a value means True."""
+    overrides: dict[str, str] = {}
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or not allowed:
+            raise InputError(
+                f"'{word}' on the command line is neither an option of this verb nor a --key of the INI file"
+            )
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            # "-10,10" is a value, "-x" and "--x" are not; NiftyNet reads words that begin with a number's minus alike.
+            has_value = words and (not words[0].startswith("-") or words[0][1:2].isdigit())
+            value = words.pop(0) if has_value else "True"
+        overrides[key] = value
+    return overrides
+
+
+def _config(arguments: argparse.Namespace, overrides: dict[str, str], action: str) -> Config:
+    path = arguments.conf or arguments.config
+    if path is None:
+        raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
+    if getattr(arguments, "subsets", False):
+        overrides = overrides | {"subsets": "True"}
+    config = load_config(path, overrides, action=action)
+    for remark in config.remarks:
+        logging.getLogger(__name__).warning("%s", remark)
+    digits = any(character.isdigit() for character in config.system.cuda_devices)
+    if digits:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.system.cuda_devices
+    return config
+
+
+def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    config = _config(arguments, overrides, "train")
+    from pimms_tf import run
+
+    stop = _StopSignals()
+    with stop, _progress(config.training.max_iter) as report:
+        reason = run.train(config, report, stop.requested)
+    return stop.exit_code if reason == "interrupted" else 0
+
+
+def _inference(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    config = _config(arguments, overrides, "inference")
+    from pimms_tf import run
+
+    run.inference(config)
+    return 0
+
+
+def _evaluation(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    config = _config(arguments, overrides, "evaluation")
+    from pimms_tf import run
+
+    print(run.evaluation(config))
+    return 0
+
+
+def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    config = _config(arguments, overrides, "export")
+    from pimms_tf import run
+
+    print(run.export(config, arguments.output, arguments.model_version))
+    return 0
+
+
+def _report(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    from pimms_tf import run
+
+    print(run.report(arguments.results))
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    from pimms_tf.demo import write_subjects
+
+    write_subjects(arguments.folder, arguments.subjects, arguments.spacing_mm, arguments.seed)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    from pimms_tf.demo import demo_commands, demo_picture, write_demo
+
+    write_demo(arguments.folder)
+    # The commands are those of a user in that folder, so the paths that they print hold there.
+    before = Path.cwd()
+    os.chdir(arguments.folder)
+    try:
+        for command in demo_commands():
+            print(f"\n$ {shlex.join(command)}", flush=True)
+            code = main(command[1:])
+            if code != 0:
+                return code
+        demo_picture(Path("."), Path("demo.png"))
+    finally:
+        os.chdir(before)
+    print(
+        f"\nEverything is in {arguments.folder}; {arguments.folder / 'demo.png'} shows scans with true and predicted "
+        "outlines.\nA few minutes of training on simulated scans prove the path, not the accuracy."
+    )
+    return 0
+
+
+class _StopSignals(AbstractContextManager):
+    """Turns SIGINT or SIGTERM into a request to stop after the current iteration; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._previous: dict[signal.Signals, object] = {}
+
+    def requested(self) -> bool:
+        return self.exit_code != 0
+
+    def __enter__(self) -> "_StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: object) -> None:
+        if self.requested():
+            raise KeyboardInterrupt
+        self.exit_code = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
+        logging.getLogger(__name__).warning("stopping after this iteration; again to stop at once")
+
+
+def _progress(max_iter: int) -> AbstractContextManager:
+    """Returns a context that yields what to call after each iteration: a live line on a terminal, else plain lines."""
+    return _LiveLine(max_iter) if sys.stdout.isatty() else _PlainLines()
+
+
+class _PlainLines(AbstractContextManager):
+    """NiftyNet's iteration lines, which log parsers know: `training iter 1, total_loss=0.5, loss=0.5 (1.2s)`."""
+
+    def __enter__(self) -> Callable:
+        return self._report
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.flush()
+
+    def _report(self, report) -> None:
+        indent = "    " if report.phase == "validation" else ""
+        print(f"{indent}{report.phase} iter {report.iteration}, {_values(report)} ({report.seconds:f}s)", flush=True)
+
+
+class _LiveLine(AbstractContextManager):
+    """One line that is rewritten: iteration, losses, iterations per second, time left; validations stay on screen."""
+
+    def __init__(self, max_iter: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("iter"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[rate]} it/s, left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self._progress = Progress(*columns)
+        self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
+
+    def __enter__(self) -> Callable:
+        self._progress.start()
+        return self._report
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _report(self, report) -> None:
+        if report.phase == "validation":
+            self._progress.console.print(f"validation iter {report.iteration}: {_values(report, '.4f')}")
+            return
+        rate = f"{1 / max(report.seconds, 1e-9):.2f}"
+        self._progress.update(self._task, completed=report.iteration, losses=_values(report, ".4f"), rate=rate)
+
+
+def _values(report, precision: str = "") -> str:
+    metrics = report.metrics
+    names = {
+        "total_loss": metrics.total_loss,
+        "loss": metrics.segmentation_loss,
+        "modality_loss": metrics.modality_loss,
+    }
+    return ", ".join(f"{name}={float(value):{precision}}" for name, value in (names | {"dice": metrics.dice}).items())
+
+
+def _complain(error: Exception, debug: bool, cause: Exception | None = None) -> int:
+    if debug:
+        raise cause or error
+    print(f"error: {error}", file=sys.stderr)
+    return getattr(error, "exit_code", _USER_ERROR)

@@ -1,0 +1,75 @@
+"""What a run of inference leaves beside its images: which file belongs to whom, and what each scan was taken for."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pimms_tf.files import replacing
+
+
+@dataclass
+class ResultFolder:
+    """A folder of segmentations with its two tables, which are complete after every subject.
+
+    `inferred.csv` has lines `subject,absolute path` without a header, which NiftyNet writes, and reads as a `csv_file`.
+    `modality_scores.csv` has a line per scan: subject, file, the score of each modality, and the best one.
+    """
+
+    folder: Path
+    modalities: tuple[str, ...]
+    _inferred: list[tuple[str, ...]] = field(default_factory=list)
+    _scores: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add(
+        self, subject_id: str, path: Path | None, scan_names: list[str], scores: np.ndarray, valid: np.ndarray
+    ) -> None:
+        """Notes one subject and rewrites the tables.
+
+        Args:
+            path: its segmentation, None for a model that only classifies scans.
+            scan_names: the file name of each scan.
+            scores: (scan, modality); rows of absent scans are passed over by `valid` (scan,).
+        """
+        if path is not None:
+            self._inferred.append((subject_id, str(path.resolve())))
+            _write_rows(self.folder / "inferred.csv", self._inferred)
+        for name, row, present in zip(scan_names, scores, valid, strict=True):
+            if present:
+                best = self.modalities[int(np.argmax(row))]
+                self._scores.append((subject_id, name, *(f"{score:.6f}" for score in row), best))
+        header = ("subject_id", "scan", *self.modalities, "best")
+        _write_rows(self.folder / "modality_scores.csv", [header, *self._scores])
+
+
+def _write_rows(path: Path, rows: list[tuple[str, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def orthogonal_slices(scan: np.ndarray, reference: np.ndarray | None, inferred: np.ndarray) -> np.ndarray:
+    """Returns an RGB picture (height, width, 3) in [0, 1] of three planes through the lesions, side by side.
+
+    Args:
+        scan: (x, y, z), shown in grey from its 1st to its 99th percentile.
+        reference, inferred: (x, y, z) label maps, tinted green and red, yellow where they agree. The planes cross in
+            the middle of the reference's foreground, else of the inferred one, else of the volume.
+    """
+    low, high = np.percentile(scan, (1, 99))
+    grey = np.clip((scan - low) / max(high - low, 1e-6), 0, 1)
+    picture = np.stack([grey] * 3, axis=-1)
+    for mask, channel in ((inferred, 0), (reference, 1)):
+        if mask is not None:
+            picture[mask > 0, channel] = 1.0
+    marked = next((mask for mask in (reference, inferred) if mask is not None and np.any(mask > 0)), None)
+    centre = np.array(scan.shape) // 2 if marked is None else np.median(np.argwhere(marked > 0), axis=0).astype(int)
+    planes = [np.take(picture, centre[axis], axis=axis) for axis in (2, 1, 0)]
+    height = max(plane.shape[1] for plane in planes)
+    # The second axis of each plane points up in the picture.
+    turned = [np.flip(np.swapaxes(plane, 0, 1), axis=0) for plane in planes]
+    padded = [np.pad(plane, ((0, height - len(plane)), (0, 0), (0, 0))) for plane in turned]
+    return np.concatenate(padded, axis=1).astype(np.float32)

@@ -1,0 +1,425 @@
+"""The meeting point: settings → objects → train, inference, evaluation or export."""
+
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from niftynet_compat import (
+    Config,
+    ConfigError,
+    ModelDir,
+    Phase,
+    SubjectFiles,
+    ini_text,
+    read_file_list,
+    read_split,
+    settings_text,
+)
+from pimms_tf import settings
+from pimms_tf.data.images import read_image, reorient, write_image
+from pimms_tf.data.subjects import Subject, SubjectLoader, restore
+from pimms_tf.errors import InputError
+from pimms_tf.evaluation import (
+    SubjectResult,
+    SubjectScores,
+    compare,
+    evaluate_subject,
+    join_by_subject,
+    modality_subsets,
+    read_results,
+    table_1,
+    write_results,
+    write_summary,
+)
+from pimms_tf.files import replacing
+from pimms_tf.inference import (
+    ExportInfo,
+    ResultFolder,
+    export_saved_model,
+    label_scores,
+    modality_scores,
+    orthogonal_slices,
+    segment,
+    verify_export,
+)
+from pimms_tf.models import PIMMS
+from pimms_tf.settings import Task, task_of
+from pimms_tf.training import (
+    Checkpoints,
+    Intervals,
+    Report,
+    exponential_decay,
+    load_arrays,
+    make_train_step,
+    make_validation_step,
+    mean_metrics,
+    new_state,
+)
+from pimms_tf.training import train as run_loop
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, report: Callable[[Report], None], stopped: Callable[[], bool]) -> str:
+    """Trains as the configuration says; returns "finished", "early" or "interrupted".
+
+    Raises:
+        ConfigError, InputError: a mistake in the configuration or the data.
+    """
+    task = task_of(config)
+    segments = task.variant != "classifier"
+    if segments:
+        settings.require_section(config, task.label, "label")
+        settings.check_num_classes(config, task)
+    _prepare_machine(config)
+    folder = ModelDir(config.model_dir).prepare("train")
+    start = folder.resolve(config.training.starting_iter)
+    if start == 0 and folder.iterations() and config.training.max_iter > 0:
+        raise ConfigError(
+            f"model_dir {folder.root} holds checkpoints up to iteration {folder.iterations()[-1]} and "
+            "starting_iter = 0 would write over them; give --starting_iter -1 to go on, or another model_dir"
+        )
+    subjects = settings.task_subjects(config, task, needs_label=segments)
+    phases = settings.phases_of(config, subjects, start)
+    parts = {
+        phase: settings.subjects_in_phase(subjects, phases, phase, config) if phases or phase is Phase.TRAINING else []
+        for phase in (Phase.TRAINING, Phase.VALIDATION)
+    }
+    log.info(
+        "Number of subjects %d: %s", len(subjects), ", ".join(f"{len(part)} {phase}" for phase, part in parts.items())
+    )
+    if config.training.validation_every_n > 0 and not parts[Phase.VALIDATION]:
+        raise ConfigError(
+            f"{config.path}: validation_every_n = {config.training.validation_every_n} needs validation subjects; set "
+            "exclude_fraction_for_validation, or list some in dataset_split_file"
+        )
+    loader = settings.subject_loader(config, task, needs_label=segments, landmarks_from=parts[Phase.TRAINING])
+    with replacing(folder.settings_file("train")) as temporary:
+        temporary.write_text(settings_text(config), encoding="utf-8")
+    with replacing(folder.root / "settings_training.ini") as temporary:
+        temporary.write_text(ini_text(config), encoding="utf-8")
+
+    keras.utils.set_random_seed(config.pimms.seed)
+    strategy = tf.distribute.get_strategy()
+    with strategy.scope():
+        model = settings.network(task)
+        freeze = config.training.vars_to_freeze
+        state = new_state(model, config.training.optimiser, config.training.lr, freeze)
+    checkpoints = Checkpoints(
+        folder.checkpoints, model, state.optimizer, state.iteration, config.training.max_checkpoints
+    )
+    if start > 0:
+        checkpoints.restore(start, config.training.vars_to_restore)
+    else:
+        _warm_start(config, task, model)
+    loss, objective = settings.objective_of(config, task)
+    weight = exponential_decay(settings.modality_decay(config), config.pimms.modality_weight)
+    step = make_train_step(state, loss, weight, strategy, objective)
+    check = make_validation_step(state, loss, weight, strategy, objective)
+    batches = settings.training_windows(config, task, loader, parts[Phase.TRAINING], int(state.iteration.numpy()))
+    held_out = settings.validation_windows(config, task, loader, parts[Phase.VALIDATION])
+    logs = folder.logs(resume=start > 0)
+    writers = (
+        tf.summary.create_file_writer(str(logs / "training")),
+        tf.summary.create_file_writer(str(logs / "validation")),
+    )
+    early = config.pimms.early_stopping
+    intervals = Intervals(
+        summary=config.training.tensorboard_every_n,
+        validation=config.training.validation_every_n,
+        save=config.training.save_every_n,
+        patience=config.training.patience if early else 0,
+    )
+    best = Checkpoints(folder.checkpoints / "best", model, state.optimizer, state.iteration, max_to_keep=2)
+    log.info("%s: %s parameters", model.name, f"{model.count_params():,}")
+    return run_loop(
+        state,
+        step,
+        batches,
+        lambda: mean_metrics(check(batch) for batch in held_out),
+        checkpoints,
+        best,
+        writers,
+        intervals,
+        config.training.max_iter,
+        report,
+        stopped,
+        _previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0]),
+    )
+
+
+def inference(config: Config) -> None:
+    """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
+
+    With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
+    name below `save_seg_dir`. Models that need no labels then get the scans unlabelled and in shuffled order.
+
+    Raises:
+        ConfigError, InputError: a mistake in the configuration or the data.
+    """
+    task = task_of(config)
+    _prepare_machine(config)
+    model = _trained_model(config, task)
+    subjects = settings.task_subjects(config, task, needs_label=False)
+    split = read_split(config.split_file) if config.split_file.is_file() else None
+    chosen = settings.subjects_in_phase(subjects, split, config.inference.dataset_to_infer, config)
+    loader = settings.subject_loader(config, task, needs_label=False)
+    subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
+    outputs = {subset: ResultFolder(_subset_folder(config.save_seg_dir, subset), task.modalities) for subset in subsets}
+    classify, predict = _network_functions(model)
+    for number, files in enumerate(chosen, start=1):
+        subject = loader.load(settings.scan_files(files, task), files.subject_id)
+        for subset, output in outputs.items():
+            shown = _shown(subject, subset, task, config.pimms.seed)
+            if shown is None:
+                continue
+            scans, part = shown
+            scores = _scores(config, task, classify, part)
+            path = None
+            if task.variant != "classifier":
+                path = output.folder / f"{files.subject_id}{config.inference.output_postfix}.nii.gz"
+                image = segment(
+                    predict,
+                    part,
+                    None if config.pimms.classifier_scope == "window" else scores,
+                    settings.window_of(config, "inference"),
+                    config.inference.border,
+                    config.network.batch_size,
+                    spatial_rank=config.pimms.spatial_rank,
+                    probabilities=config.task.output_prob,
+                    order=config.inference.output_interp_order,
+                    fill=config.inference.fill_constant,
+                )
+                write_image(image, path)
+            names = [files.images[task.scans[scan]].name for scan in scans]
+            output.add(files.subject_id, path, names, scores, part.valid)
+        log.info("%d of %d: %s", number, len(chosen), files.subject_id)
+    for output in outputs.values():
+        log.info("Saved %s", output.folder)
+
+
+def evaluation(config: Config) -> str:
+    """Scores segmentations against reference labels, both on the files' own grid; returns the summary as text.
+
+    Writes `evaluation.csv`, a line per subject (and subset), and `evaluation_summary.csv` into `save_csv_dir`. The
+    segmentations are those of the section `inferred`, or else of `inferred.csv` in `save_seg_dir`.
+
+    Raises:
+        ConfigError, InputError: a mistake in the configuration or the data.
+    """
+    task = task_of(config)
+    if task.variant == "classifier":
+        raise ConfigError(f"{config.path}: evaluation scores segmentations, but {config.network.name} makes none")
+    settings.require_section(config, task.label, "label")
+    references = settings.files_of_section(config, task.label)
+    subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
+    results = []
+    for subset in subsets:
+        if config.sources("inferred") and not subset:
+            inferred = settings.files_of_section(config, config.sources("inferred")[0])
+        else:
+            inferred = read_file_list(_subset_folder(config.save_seg_dir, subset) / "inferred.csv", "inferred")
+        for subject_id, reference, segmentation in join_by_subject(references, inferred):
+            results.append(SubjectResult(subject_id, subset, _score(config, subject_id, reference, segmentation)))
+    write_results(config.save_csv_dir / "evaluation.csv", results)
+    write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
+    log.info("Saved %s and evaluation_summary.csv", config.save_csv_dir / "evaluation.csv")
+    return table_1({config.network.name: results}, baseline=config.network.name).markdown()
+
+
+def export(config: Config, directory: Path, version: int | None = None) -> Path:
+    """Writes the trained model as a SavedModel and proves that it answers as the one in memory; returns its folder."""
+    task = task_of(config)
+    _prepare_machine(config)
+    model = _trained_model(config, task)
+    network = config.network
+    info = ExportInfo(
+        modalities=task.modalities,
+        axcodes=tuple(config.common("image", "axcodes") or ()),
+        pixdim_mm=tuple(config.common("image", "pixdim") or ()),
+        whitening=network.whitening,
+        foreground_type=network.foreground_type if network.normalise_foreground_only else "",
+        window=tuple(settings.window_of(config, "inference")),
+        border=tuple(config.inference.border),
+    )
+    path = export_saved_model(model, directory, version, info)
+    proof = verify_export(path, model)
+    log.info(
+        "%d comparisons with the model in memory: largest difference %.1e",
+        proof.num_comparisons,
+        proof.largest_difference,
+    )
+    return path
+
+
+def report(files: Sequence[Path]) -> str:
+    """Returns result files side by side, and for exactly two the paired test of the second against the first.
+
+    Raises:
+        InputError: a file is missing or holds no results.
+    """
+    names = [str(file) for file in files]
+    text = table_1({name: read_results(Path(name)) for name in names}, baseline=names[0]).markdown()
+    if len(files) == 2:
+        for comparison in compare(files[1], files[0]):
+            subset = "+".join(comparison.subset) or "all scans"
+            text += (
+                f"\n{subset}: Dice {comparison.b.mean:.3f} → {comparison.a.mean:.3f}, "
+                f"{comparison.test.num_pairs} pairs, p = {comparison.test.p:.4g} one-sided, "
+                f"{comparison.test.p_two_sided:.4g} two-sided"
+            )
+    return text
+
+
+def _prepare_machine(config: Config) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"training, inference and export need Keras on TensorFlow, but KERAS_BACKEND is {keras.backend.backend()}"
+        )
+    if config.pimms.device_threads > 0:
+        tf.config.threading.set_intra_op_parallelism_threads(config.pimms.device_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(config.pimms.device_threads)
+
+
+def _warm_start(config: Config, task: Task, model: PIMMS) -> None:
+    """Loads the parts that were trained on their own: `[PIMMS] segmenter` and `classifier`, each a model folder."""
+    if task.variant in ("hard", "soft") and config.classifier_dir is None:
+        raise ConfigError(
+            f"{config.path}: {config.network.name} mixes scans by a classifier that was trained before; name its model "
+            "folder in [PIMMS] classifier"
+        )
+    for root, belongs in (
+        (config.segmenter_dir, lambda path: "/classifier/" not in path),
+        (config.classifier_dir, lambda path: "/classifier/" in path),
+    ):
+        if root is None:
+            continue
+        folder = ModelDir(root)
+        variables = {variable.path: variable for variable in model.variables if belongs(variable.path)}
+        arrays = load_arrays(
+            folder.checkpoint(folder.latest_iteration()), {path: tuple(v.shape) for path, v in variables.items()}
+        )
+        for path, array in arrays.items():
+            variables[path].assign(array)
+        log.info("%d variables from %s", len(arrays), root)
+
+
+def _trained_model(config: Config, task: Task) -> PIMMS:
+    if task.variant != "classifier":
+        settings.check_num_classes(config, task)
+    model = settings.network(task)
+    folder = ModelDir(config.model_dir)
+    from_parts = config.segmenter_dir is not None and config.classifier_dir is not None
+    if from_parts and not folder.iterations():
+        # Hard and Soft need no training of their own: a HeMIS segmenter and a classifier are all there is.
+        _warm_start(config, task, model)
+        return model
+    folder.prepare("inference")
+    iteration = folder.resolve(config.inference.inference_iter, zero_is_random=False)
+    checkpoints = Checkpoints(folder.checkpoints, model, None, tf.Variable(0, dtype=tf.int64))
+    checkpoints.restore(iteration)
+    return model
+
+
+def _network_functions(model: PIMMS):
+    """The network as functions of arrays, compiled once for each shape."""
+
+    @tf.function(reduce_retracing=True)
+    def classify(scans, valid):
+        return model.classify(scans, valid)
+
+    @tf.function(reduce_retracing=True)
+    def predict(scans, scores, valid):
+        return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
+
+    return (
+        lambda scans, valid: classify(tf.constant(scans), tf.constant(valid)).numpy(),
+        lambda scans, scores, valid: predict(
+            tf.constant(scans), None if scores is None else tf.constant(scores), tf.constant(valid)
+        ).numpy(),
+    )
+
+
+def _scores(config: Config, task: Task, classify, subject: Subject) -> np.ndarray:
+    if task.variant == "hemis":
+        return label_scores(subject, len(task.modalities))
+    return modality_scores(
+        classify, subject, config.pimms.classifier_slices, spatial_rank=config.pimms.spatial_rank, batch_size=1
+    )
+
+
+def _subset_folder(folder: Path, subset: tuple[str, ...]) -> Path:
+    return folder / ("subset_" + "_".join(subset)) if subset else folder
+
+
+def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> tuple[list[int], Subject] | None:
+    """The subject with the scans of these modalities alone, and their slots; None where it has none of them.
+
+    Without a subset it is the subject as it is. A model that needs no labels gets a subset's scans in an order drawn
+    per subject, and no labels, so that nothing but the images can tell them apart.
+    """
+    num_scans = len(subject.valid)
+    if not subset:
+        return [scan for scan in range(num_scans) if subject.valid[scan]], subject
+    wanted = {task.modalities.index(name) for name in subset}
+    scans = [scan for scan in range(num_scans) if subject.valid[scan] and subject.modality[scan] in wanted]
+    if {int(subject.modality[scan]) for scan in scans} != wanted:
+        log.warning("subject %s has not all of %s and is left out there", subject.subject_id, "+".join(subset))
+        return None
+    if task.variant == "hemis":
+        order, modality = scans, subject.modality[scans]
+    else:
+        rng = np.random.default_rng((seed, zlib.crc32(f"{subject.subject_id}+{'+'.join(subset)}".encode())))
+        order = [scans[place] for place in rng.permutation(len(scans))]
+        modality = np.full(len(order), -1, np.int32)
+    part = replace(subject, scans=subject.scans[..., order], valid=subject.valid[order], modality=modality)
+    return order, part
+
+
+def _score(config: Config, subject_id: str, reference: Path, segmentation: Path) -> SubjectScores:
+    """Scores of one pair of files, with both turned to RAS so that slices are axial whatever the files' order."""
+    truth, found = reorient(read_image(reference), ("R", "A", "S")), reorient(read_image(segmentation), ("R", "A", "S"))
+    if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
+        raise InputError(
+            f"subject {subject_id}: reference {reference} {truth.shape} and segmentation {segmentation} {found.shape} "
+            "are not on one grid; segment the scans on the grid of the label, or resample the label"
+        )
+    # Probabilities are those of every class, the background first.
+    foreground = found.data[..., 0] if found.data.shape[-1] == 1 else 1.0 - found.data[..., 0]
+    return evaluate_subject(
+        truth.data[..., 0],
+        foreground,
+        truth.spacing_mm,
+        surface_distance="niftynet" if config.pimms.distance == "niftynet" else "standard",
+    )
+
+
+def _previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, files: SubjectFiles):
+    """What draws one subject's lesions, reference and segmentation, with the weights of the moment."""
+    if task.variant == "classifier":
+        return lambda: None
+    classify, predict = _network_functions(model)
+
+    def preview() -> np.ndarray:
+        subject = loader.load(files.images, files.subject_id)
+        if config.network.window_sampling == "resize":
+            subject = settings.resized(subject, settings.window_of(config, "training"))
+        image = segment(
+            predict,
+            subject,
+            _scores(config, task, classify, subject),
+            settings.window_of(config, "training"),
+            (0, 0, 0),
+            config.network.batch_size,
+            spatial_rank=config.pimms.spatial_rank,
+        )
+        scan = restore(subject, subject.scans[..., int(np.argmax(subject.valid))], 1).data[..., 0]
+        return orthogonal_slices(scan, restore(subject, subject.label, 0).data[..., 0], image.data[..., 0])
+
+    return preview

@@ -1,0 +1,443 @@
+"""Settings → the objects that a verb needs: task, subjects, loader, batches, network, loss."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from niftynet_compat import (
+    Config,
+    ConfigError,
+    Phase,
+    SubjectFiles,
+    discover,
+    phase_subjects,
+    read_label_mapping,
+    read_mapping,
+    read_split,
+    resolve_network,
+    select_subjects,
+    split_subjects,
+    write_label_mapping,
+    write_mapping,
+    write_split,
+)
+from pimms_tf.data.augmentation import Augmentation, Elastic
+from pimms_tf.data.images import read_image
+from pimms_tf.data.intensity import LabelMapping, label_mapping
+from pimms_tf.data.pipeline import Batch, training_batches, validation_batches
+from pimms_tf.data.subjects import Subject, SubjectLoader, train_mapping
+from pimms_tf.data.windows import (
+    balanced_locations,
+    foreground_locations,
+    resize_window,
+    uniform_locations,
+    weighted_locations,
+)
+from pimms_tf.errors import InputError
+from pimms_tf.models import PIMMS, build_classifier, build_model, preset_choices
+from pimms_tf.training import Objective, make_loss
+
+log = logging.getLogger(__name__)
+
+_VARIANTS = {
+    "hemis": "hemis",
+    "pimms_soft": "soft",
+    "pimms_hard": "hard",
+    "pimms_online": "online",
+    "modality_classifier": "classifier",
+}
+# The released loss of each preset; the paper's is the textbook reading.
+_LOSS_CHOICES = {
+    "paper": {"dice_eps": "both", "double_softmax": False, "regulariser_reduction": "mean"},
+    "niftynet2018": {"dice_eps": "denominator", "double_softmax": True, "regulariser_reduction": "mean"},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a configuration asks of the network, in the network's words."""
+
+    variant: str  # hemis, hard, soft, online or classifier
+    scans: tuple[str, ...]  # input section of each slot
+    modalities: tuple[str, ...]  # name of each modality class; with a null class its name stands first
+    slot_modality: tuple[int, ...]  # class of each slot, -1 if the configuration does not say
+    num_classes: int
+    label: str | None
+    sampler: str | None
+    modality_image: str | None
+    permute: bool  # whether training shuffles the scans
+    choices: dict[str, object]  # arguments of PIMMS that the preset and [PIMMS] set
+
+    @property
+    def null_class(self) -> bool:
+        return bool(self.choices["null_class"])
+
+
+def task_of(config: Config) -> Task:
+    """Returns the task of a configuration.
+
+    Raises:
+        ConfigError: unknown network, label or number of classes missing, a modality that is not among `modalities`.
+    """
+    variant = _VARIANTS[resolve_network(config.network.name)]
+    pimms = config.pimms
+    scans = config.sources("image")
+    if not scans:
+        raise ConfigError(f"{config.path}: image is not set in [{config.task_name}]; name the sections of the scans")
+    known = set(inspect.signature(PIMMS.__init__).parameters)
+    chosen = {name: getattr(pimms, name) for name in known if getattr(pimms, name, None) is not None}
+    choices = preset_choices(variant, pimms.preset) | chosen
+    modality_image = next(iter(config.sources("modalities")), None)
+    if config.task_name == "CLASSIFICATION":
+        modality_image = next(iter(config.sources("label")), None)
+    names = pimms.modalities
+    if not names and modality_image is not None:
+        count = getattr(config.task, "num_classes_classification", -1)
+        # In the released multi-task files class 0 is an empty slot and counts.
+        count = count - 1 if config.task_name == "MULTITASK" else config.task.num_classes
+        if count < 1:
+            raise ConfigError(f"{config.path}: [{config.task_name}] needs the number of modality classes")
+        names = tuple(f"modality_{number}" for number in range(1, count + 1))
+    names = names or scans
+    if choices["null_class"]:
+        names = ("empty", *names)
+    slots = pimms.image_modalities or scans
+    if len(slots) != len(scans):
+        raise ConfigError(
+            f"{config.path}: [PIMMS] image_modalities names {len(slots)} modalities for the {len(scans)} sections "
+            "in image"
+        )
+    if pimms.image_modalities and not set(slots) <= set(names):
+        wrong = next(name for name in slots if name not in names)
+        raise ConfigError(
+            f"{config.path}: [PIMMS] image_modalities has {wrong}, which is not among the modalities {', '.join(names)}"
+        )
+    segments = variant != "classifier"
+    return Task(
+        variant=variant,
+        scans=scans,
+        modalities=tuple(names),
+        slot_modality=tuple(names.index(name) if name in names else -1 for name in slots),
+        num_classes=config.task.num_classes if segments else 1,
+        label=next(iter(config.sources("label")), None) if segments else None,
+        sampler=next(iter(config.sources("sampler")), None),
+        modality_image=modality_image,
+        permute=variant != "hemis" if pimms.permute is None else pimms.permute,
+        choices=choices,
+    )
+
+
+def require_section(config: Config, section: str | None, key: str) -> None:
+    if section is None:
+        raise ConfigError(
+            f"{config.path}: {key} is not set in [{config.task_name}]; name the section of the {key} maps"
+        )
+
+
+def check_num_classes(config: Config, task: Task) -> None:
+    if task.num_classes < 2:
+        raise ConfigError(
+            f"{config.path}: num_classes = {task.num_classes} in [{config.task_name}]; give at least 2, the background "
+            "counts"
+        )
+
+
+def task_subjects(config: Config, task: Task, needs_label: bool) -> list[SubjectFiles]:
+    """The subjects that the action can use; every file and subject left aside is logged with its reason."""
+    required = [task.label] if needs_label else []
+    if config.action == "training" and task.modality_image is not None:
+        required.append(task.modality_image)
+    if config.action == "training" and task.sampler is not None:
+        required.append(task.sampler)
+    referenced = {*task.scans, *required}
+    found = discover({name: config.inputs[name] for name in config.inputs if name in referenced}, referenced)
+    for section, file, reason in found.unmatched:
+        log.warning("[%s] %s is not used: %s", section, file if file is not None else "section", reason)
+    any_of: Sequence[str] = task.scans
+    if not config.pimms.keep_incomplete:
+        required, any_of = [*task.scans, *required], ()
+    kept, dropped = select_subjects(found.subjects, required, any_of)
+    for subject_id, reason in dropped:
+        log.warning("subject %s is left out: it %s", subject_id, reason)
+    for subject in kept:
+        missing = [name for name in task.scans if name not in subject.images]
+        if missing:
+            log.info("subject %s lacks %s", subject.subject_id, ", ".join(missing))
+    if not kept:
+        counts = ", ".join(f"{count} in [{name}]" for name, count in found.found.items())
+        raise ConfigError(
+            f"{config.path}: no subject has the files that are needed ({counts}): files of one subject must leave the "
+            "same id when filename_contains is cut from their names"
+        )
+    return kept
+
+
+def phases_of(config: Config, subjects: Sequence[SubjectFiles], start: int) -> dict[str, Phase] | None:
+    """The phases on file; or, for a new training with fractions, freshly drawn ones, which are then put on file."""
+    path = config.split_file
+    if path.is_file():
+        log.info("Loading from existing partitioning file %s", path)
+        return read_split(path)
+    training = config.training
+    fractions = (training.exclude_fraction_for_validation, training.exclude_fraction_for_inference)
+    if max(fractions) <= 0:
+        return None
+    split = split_subjects([subject.subject_id for subject in subjects], *fractions, config.pimms.seed)
+    write_split(path, split)
+    return split
+
+
+def subjects_in_phase(
+    subjects: Sequence[SubjectFiles], split: dict[str, Phase] | None, phase: str | Phase, config: Config
+) -> list[SubjectFiles]:
+    ids = [subject.subject_id for subject in subjects]
+    if phase is Phase.VALIDATION and (split is None or Phase.VALIDATION not in split.values()):
+        return []
+    wanted = set(phase_subjects(ids, split, phase, f"dataset_split_file {config.split_file}"))
+    return [subject for subject in subjects if subject.subject_id in wanted]
+
+
+def subject_loader(
+    config: Config, task: Task, needs_label: bool, landmarks_from: Sequence[SubjectFiles] | None = None
+) -> SubjectLoader:
+    network = config.network
+    sections = [name for name in (*task.scans, task.label, task.sampler) if name is not None]
+    loader = SubjectLoader(
+        axcodes={name: tuple(config.inputs[name].axcodes) or None for name in sections},
+        pixdim_mm={name: tuple(config.inputs[name].pixdim[:3]) or None for name in sections},
+        padding=network.volume_padding_size,
+        padding_mode=network.volume_padding_mode,
+        padding_to=None if not any(network.volume_padding_to_size) else network.volume_padding_to_size,
+        foreground=network.foreground_type if network.normalise_foreground_only else None,
+        fusion=network.multimod_foreground_type,
+        norm_type=network.norm_type,
+        cutoff=tuple(network.cutoff),
+        whitening=network.whitening,
+        scans=task.scans,
+        modality=task.slot_modality,
+        label=task.label if needs_label else None,
+        weight=task.sampler if needs_label and network.window_sampling in ("weighted", "balanced") else None,
+        modality_image=task.modality_image if config.action == "training" else None,
+        null_class=task.null_class,
+        orders={name: config.inputs[name].interp_order for name in sections},
+        loaders={name: config.inputs[name].loader for name in sections},
+        num_classes=task.num_classes if needs_label else None,
+        require_label=needs_label,
+        reference=config.pimms.reference or None,
+    )
+    if network.normalisation:
+        loader = replace(loader, mapping=_landmarks(config, task, loader, landmarks_from))
+    if needs_label and config.task.label_normalisation:
+        loader = replace(loader, label_mapping=_label_mapping(config, task, loader, landmarks_from))
+    return loader
+
+
+def network(task: Task) -> PIMMS:
+    num_modalities = len(task.modalities)
+    if task.variant == "classifier":
+        return build_classifier(num_modalities, **task.choices)
+    return build_model(task.variant, num_modalities, task.num_classes, **task.choices)
+
+
+def objective_of(config: Config, task: Task):
+    chosen = _LOSS_CHOICES[config.pimms.preset] | {
+        name: value
+        for name in ("dice_eps", "double_softmax", "regulariser_reduction")
+        if (value := getattr(config.pimms, name)) is not None
+    }
+    name = config.training.loss_type if task.variant != "classifier" else "CrossEntropy"
+    loss = make_loss(name, eps=chosen["dice_eps"], double_softmax=chosen["double_softmax"])
+    objective = Objective(
+        decay=config.network.decay,
+        penalty=config.network.reg_type,
+        reduction=chosen["regulariser_reduction"],
+        double_softmax=chosen["double_softmax"],
+        assemble_with=config.pimms.assemble_with,
+        freeze=config.training.vars_to_freeze,
+    )
+    return loss, objective
+
+
+def modality_decay(config: Config) -> float:
+    # [MULTITASK] has the released code's own key for the same constant.
+    if config.task_name == "MULTITASK" and config.origin("PIMMS", "modality_decay") == "default":
+        return config.task.decay_constant
+    return config.pimms.modality_decay
+
+
+def window_of(config: Config, action: str) -> tuple[int, int, int]:
+    window = config.inference.spatial_window_size if action == "inference" else ()
+    window = window or config.common("image", "spatial_window_size")
+    if not window:
+        raise ConfigError(
+            f"{config.path}: spatial_window_size is set neither in the input sections of image nor in [INFERENCE]; "
+            "give for example 100, 100, 1"
+        )
+    return tuple((*window, 1, 1)[:3])
+
+
+def _augmentation(config: Config) -> Augmentation:
+    training = config.training
+    angles = tuple(training.rotation_angle) or None
+    per_axis = tuple(tuple(getattr(training, f"rotation_angle_{axis}")) or (0.0, 0.0) for axis in "xyz")
+    if angles is None and any(any(pair) for pair in per_axis):
+        angles = per_axis
+    elastic = None
+    if training.do_elastic_deformation:
+        elastic = Elastic(training.num_ctrl_points, training.deformation_sigma, training.proportion_to_deform)
+    return Augmentation(
+        flipping_axes=tuple(axis for axis in np.atleast_1d(training.random_flipping_axes) if axis >= 0),
+        scaling_percentage=tuple(training.scaling_percentage) or None,
+        isotropic=training.isotropic_scaling,
+        antialiasing=training.antialiasing,
+        rotation_degrees=angles,
+        elastic=elastic,
+        bias_field_range=tuple(training.bias_field_range) or None,
+        bias_field_order=training.bf_order,
+    )
+
+
+def _locate(config: Config) -> Callable[[Subject, np.random.Generator], np.ndarray]:
+    window, num = window_of(config, "training"), config.training.sample_per_volume
+    kind = config.network.window_sampling
+
+    def locate(subject: Subject, rng: np.random.Generator) -> np.ndarray:
+        shape = subject.scans.shape[:3]
+        if kind in ("weighted", "balanced"):
+            if subject.weight is None:
+                raise InputError(
+                    f"subject {subject.subject_id} has no sampling map, which window_sampling = {kind} needs: set "
+                    "sampler in the task section"
+                )
+            cut = weighted_locations if kind == "weighted" else balanced_locations
+            return cut(shape, window, num, subject.weight, rng)
+        if kind != "resize" and config.pimms.sampling_area == "foreground":
+            return foreground_locations(shape, window, num, subject.scans, rng)
+        return uniform_locations(shape, window, num, rng)
+
+    return locate
+
+
+def resized(subject: Subject, window: tuple[int, int, int]) -> Subject:
+    """The subject zoomed in plane to the window, all its slices kept: NiftyNet's resize sampler on single slices."""
+    size = (window[0], window[1], window[2] if window[2] > 1 else subject.scans.shape[2])
+    scans = np.stack([resize_window(scan, size, 3) for scan in np.moveaxis(subject.scans, -1, 0)], axis=-1)
+    label = None if subject.label is None else resize_window(subject.label, size, 0)
+    return replace(subject, scans=scans * subject.valid, label=label)
+
+
+def training_windows(
+    config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles], start: int
+) -> tf.data.Dataset:
+    """The endless windows of training from batch `start` on: augmented, scans hidden and shuffled."""
+    # A classifier looks at each scan alone; hiding others teaches it nothing.
+    curriculum = "none" if task.variant == "classifier" else config.pimms.curriculum
+    return training_batches(
+        subjects,
+        loader,
+        _augment(config, _augmentation(config)),
+        _locate(config),
+        config.network.batch_size,
+        config.pimms.seed,
+        max(config.system.num_threads, 1),
+        start=start,
+        queue_length=config.network.queue_length,
+        curriculum=curriculum,
+        warmup=config.pimms.curriculum_warmup_iters,
+        permute=task.permute,
+        **_slots(config, task),
+    )
+
+
+def validation_windows(
+    config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles]
+) -> Iterable[Batch]:
+    """The same windows at every pass, none of them augmented and no scan hidden; () without subjects."""
+    if not subjects:
+        return ()
+    return validation_batches(
+        subjects,
+        loader,
+        _augment(config, None),
+        _locate(config),
+        config.network.batch_size,
+        config.pimms.seed,
+        max(config.system.num_threads, 1),
+        config.training.validation_max_iter,
+        permute=task.permute,
+        **_slots(config, task),
+    )
+
+
+def _augment(config: Config, augmentation: Augmentation | None):
+    if config.network.window_sampling != "resize":
+        return augmentation
+    window = window_of(config, "training")
+
+    def augment(subject: Subject, rng: np.random.Generator) -> Subject:
+        return resized(subject if augmentation is None else augmentation(subject, rng), window)
+
+    return augment
+
+
+def _slots(config: Config, task: Task) -> dict:
+    return {
+        "max_slots": config.pimms.max_slots or None,
+        "empty_modality": 0 if task.null_class else -1,
+        "label_required": task.variant != "classifier",
+    }
+
+
+def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None) -> dict:
+    """Histogram landmarks from file; those that the file lacks are computed from training subjects and put there."""
+    path = config.histogram_file
+    if path is None:
+        raise ConfigError(f"{config.path}: normalisation = True needs histogram_ref_file in [NETWORK]")
+    known = read_mapping(path) if path.is_file() else {}
+    missing = [name for name in task.scans if name not in known]
+    if missing and subjects is None:
+        raise ConfigError(
+            f"histogram_ref_file {path} has no landmarks for {', '.join(missing)}, which normalisation = True needs; "
+            "train with this configuration first, or copy the file of the trained model there"
+        )
+    if missing:
+        log.info("computing histogram landmarks of %s from %d subjects", ", ".join(missing), len(subjects))
+        computed = train_mapping(loader, subjects)
+        known |= {name: computed[name] for name in missing if name in computed}
+        write_mapping(path, known)
+    return {name: known[name] for name in task.scans if name in known}
+
+
+def _label_mapping(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None):
+    """Label codes ↔ classes from file, else numbered from the training labels and put on file."""
+    path = config.histogram_file
+    if path is None:
+        raise ConfigError(f"{config.path}: label_normalisation = True needs histogram_ref_file in [NETWORK]")
+    stored = read_label_mapping(path, "label", task.label) if path.is_file() else None
+    if stored is not None:
+        return LabelMapping(*stored)
+    if subjects is None:
+        raise ConfigError(
+            f"histogram_ref_file {path} has no label mapping of [{task.label}]; train first, or copy it there"
+        )
+    mapping = label_mapping(read_image(subject.images[task.label]).data for subject in subjects)
+    write_label_mapping(path, "label", task.label, *mapping)
+    return mapping
+
+
+def real_modalities(task: Task) -> tuple[str, ...]:
+    return task.modalities[1:] if task.null_class else task.modalities
+
+
+def scan_files(files: SubjectFiles, task: Task) -> dict[str, Path]:
+    return {name: path for name, path in files.images.items() if name in task.scans}
+
+
+def files_of_section(config: Config, section: str) -> dict[str, Path]:
+    found = discover({section: config.inputs[section]}, {section})
+    return {subject.subject_id: subject.images[section] for subject in found.subjects}
