@@ -51,7 +51,7 @@ def dice(reference: np.ndarray, inferred: np.ndarray, both_empty: float = 1.0) -
     """
     reference, inferred = _masks(reference, inferred)
     total = np.count_nonzero(reference) + np.count_nonzero(inferred)
-    return 2 * np.count_nonzero(reference & inferred) / total if total else both_empty
+    return float(2 * np.count_nonzero(reference & inferred) / total) if total else both_empty
 
 
 class BorderDistances(NamedTuple):
@@ -189,7 +189,7 @@ def volume_difference_percent(reference: np.ndarray, inferred: np.ndarray) -> fl
     """
     reference, inferred = _masks(reference, inferred)
     volume = np.count_nonzero(reference)
-    return 100 * abs(volume - np.count_nonzero(inferred)) / volume if volume else float("nan")
+    return float(100 * abs(volume - np.count_nonzero(inferred)) / volume) if volume else float("nan")
 
 
 def lesion_recall(reference: np.ndarray, inferred: np.ndarray) -> float:
@@ -307,4 +307,4 @@ def _share_touched(lesions: np.ndarray, other: np.ndarray) -> float:
         return 1.0
     box, _ = _box(lesions)
     numbered, count = ndimage.label(lesions[box], np.ones((3,) * lesions.ndim, bool))
-    return np.count_nonzero(np.bincount(numbered[other[box]], minlength=count + 1)[1:]) / count
+    return float(np.count_nonzero(np.bincount(numbered[other[box]], minlength=count + 1)[1:]) / count)

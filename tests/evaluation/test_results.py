@@ -50,6 +50,7 @@ def test_a_subject_is_scored_by_every_metric():
     assert scores.volume_difference_percent == 0
     assert scores.lesion_recall == scores.lesion_f1 == 1
     assert scores.reference_ml == scores.inferred_ml == pytest.approx(48 * 6 / 1000)
+    assert {type(value) for value in dataclasses.astuple(scores)} == {float}
 
 
 def test_other_pathology_counts_neither_way():
