@@ -140,6 +140,9 @@ class SectionReader:
         order += [name for name in ("SYSTEM", "PIMMS") if name not in order]
         given: dict[str, dict[str, str]] = {}
         for key, text in overrides.items():
+            if "\n" in str(text):
+                self.findings.mistakes.append(f"--{key} {one_line(text)} has a line break; write the value on one line")
+                continue
             takers = [name for name in order if key in _SPECS[name] and _SPECS[name][key].command_line]
             if takers:
                 given.setdefault(takers[0], {})[key] = str(text)
@@ -201,8 +204,10 @@ class SectionReader:
             _check_range(spec, value)
         except ValueError as error:
             hint = _EXAMPLES.get(spec.parse, "")
+            if "\n" in text:
+                hint = "indented lines belong to the value above them, so remove the blanks before the key meant"
             findings.mistake_at(
-                name, spec.name, text, str(error) + (f"; {hint}" if hint and ";" not in str(error) else "")
+                name, spec.name, text, f"{error}; {hint}" if hint and ";" not in str(error) else str(error)
             )
             return spec.default
         if spec.name == "volume_padding_to_size" and not any(value):
@@ -235,8 +240,12 @@ class SectionReader:
         if key in KNOWN_KEYS:
             self.misplaced.append((name, key))
             return
-        place = "DEFAULT" if entry.inherited else name
-        hint = self._suggestion(key, specs)
+        place, hint = name, self._suggestion(key, specs)
+        if entry.inherited:
+            place, hint = (
+                "DEFAULT",
+                "[DEFAULT] may only hold keys that some section has; write its value out where it is used",
+            )
         self.findings.mistakes.append(
             f"{self.findings.path}, line {entry.line}: [{place}] {key} = {one_line(entry.text)} is not a key; {hint}"
         )

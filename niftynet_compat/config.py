@@ -222,7 +222,7 @@ def load_config(
         action=action,
         task=task_part,
         inputs=inputs,
-        remarks=tuple(dict.fromkeys(findings.remarks)),
+        remarks=tuple(sorted(dict.fromkeys(findings.remarks), key=lambda remark: remark.line)),
         origins=dict(findings.origins),
         working_folder=Path.cwd(),
         **parts,

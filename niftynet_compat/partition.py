@@ -4,6 +4,7 @@ Source: `niftynet/io/image_sets_partitioner.py`.
 """
 
 import enum
+import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from niftynet_compat.files import write_text
 from niftynet_compat.ini import ConfigError
 from niftynet_compat.lists import csv_rows
 from niftynet_compat.spelling import nearest
+
+_log = logging.getLogger(__name__)
 
 
 class Phase(str, enum.Enum):
@@ -127,52 +130,65 @@ def phase_subjects(
     phases: str | Sequence[str] = "",
     source: str = "dataset_split_file",
 ) -> list[str]:
-    """Returns the ids, in their order, that belong to the wanted phases.
+    """Returns the ids, in their order, that belong to the wanted phases; `source` is the name of the split in messages.
 
-    `phases` is one phase, several separated by commas, or `all`; empty means inference, or everybody where there is
-    no split. Without a split only `all` and the empty text are answerable for a run of inference, and training is
-    everybody. Nobody is ever put into a phase the split does not give them.
+    `phases` is one phase, several (a list, or separated by commas), or `all`. Empty is NiftyNet's rule for inference
+    and evaluation: the phase inference, or everybody if a split lacks it (with a warning) or does not exist.
+    Without a split everybody is for training. Otherwise nobody enters a phase that the split does not give them.
 
     Raises:
         ConfigError: an unknown phase, a split without any of these subjects, a wanted phase without subjects, or
             validation or inference wanted by name without a split.
     """
     wanted = _wanted(phases)
-    if wanted is None:
-        return list(subject_ids)
     if split is None:
-        if not phases or wanted == [Phase.TRAINING]:
+        if not wanted or wanted == [Phase.TRAINING]:
             return list(subject_ids)
         raise ConfigError(
-            f"{' and '.join(wanted)} subjects are wanted, but there is no {source} that names them; train first, or "
-            "ask for dataset_to_infer = all"
+            f"{' and '.join(wanted)} subjects are wanted, but there is no {source} that names them; give "
+            "exclude_fraction_for_validation and exclude_fraction_for_inference in training, or use all subjects"
         )
     known = [subject_id for subject_id in subject_ids if subject_id in split]
     if not known and subject_ids:
         raise ConfigError(
             f"{source} lists {len(split)} subjects such as {next(iter(split), '(none)')}, but the data has "
-            f"{len(subject_ids)} such as {subject_ids[0]} and they have none in common; delete the file or "
-            "correct the ids"
+            f"{len(subject_ids)} such as {subject_ids[0]} and none are in common; delete the file or correct its ids"
         )
+    _warn_of_strangers(subject_ids, split, source)
+    if wanted is None:
+        return list(subject_ids)
+    present = {split[subject_id] for subject_id in known}
+    if not wanted and Phase.INFERENCE not in present:
+        _log.warning("%s has no inference subject, so all %d subjects are taken", source, len(subject_ids))
+        return list(subject_ids)
     for phase in wanted:
-        if not any(split[subject_id] == phase for subject_id in known):
-            counts = ", ".join(f"{sum(split[item] == other for item in known)} {other.value}" for other in Phase)
+        if phase not in present:
+            counts = ", ".join(f"{sum(split[item] == other for item in known)} {other}" for other in Phase)
             raise ConfigError(
-                f"{source} has no {phase.value} subject among the {len(known)} found ({counts}); add some to it or "
-                "delete the file"
+                f"{source} has no {phase} subject among the {len(known)} found ({counts}); add some to it or delete it"
             )
-    return [subject_id for subject_id in known if split[subject_id] in wanted]
+    return [subject_id for subject_id in known if split[subject_id] in (wanted or [Phase.INFERENCE])]
+
+
+def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], source: str) -> None:
+    unlisted = [subject_id for subject_id in subject_ids if subject_id not in split]
+    without_data = sorted(set(split) - set(subject_ids))
+    if unlisted:
+        _log.warning("%s does not list %d subjects, such as %s; they are left out", source, len(unlisted), unlisted[0])
+    if without_data:
+        _log.warning("%s lists %d subjects without data, such as %s", source, len(without_data), without_data[0])
 
 
 def _wanted(phases: str | Sequence[str]) -> list[Phase] | None:
+    """The phases meant, [] for the empty text, None for everybody."""
     words = phases.split(",") if isinstance(phases, str) else list(phases)
-    words = [word.strip().lower() for word in words if word.strip()]
+    words = [str(word).strip().lower() for word in words if str(word).strip()]
     if "all" in words:
         return None
     unknown = [word for word in words if word not in _WORDS]
     if unknown:
         raise ConfigError(f"dataset_to_infer = {unknown[0]} is not a phase; the phases are all, {_phases()}")
-    return [_WORDS[word] for word in words] or [Phase.INFERENCE]
+    return [_WORDS[word] for word in words]
 
 
 def _phases() -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 def nearest(word: str, options: Iterable[str], limit: int = 3) -> str | None:
     """Returns the option with the fewest edits from `word` (case ignored), None when all need more than `limit`.
 
-    An edit is an insertion, a deletion, a substitution or a swap of neighbours. The first of equals is returned.
+    An edit is an insertion, a deletion, a substitution or a swap of neighbours. The first of equals wins. At most
+    half the letters of a short word may change, or anything would be near it.
     """
+    limit = min(limit, (len(word) + 1) // 2)
     best, fewest = None, limit + 1
     for option in options:
         if abs(len(option) - len(word)) < fewest:
