@@ -38,8 +38,10 @@ def tissue_maps() -> TissueMaps:
         level = _mirrored(np.asarray(stored.dataobj, dtype=np.float32))
         ventricles = _mirrored(np.asarray(nib.load(assets / "ventricles.nii.gz").dataobj)) > 0
     affine = _moved(stored.affine, (-(level.shape[0] // 2), 0, 0))
-    total = np.einsum("xyzt->xyz", level)
-    return TissueMaps(np.einsum("xyzt,xyz->xyzt", level, 1 / np.maximum(total, 1)), ventricles, affine)
+    probability = np.einsum("xyzt,xyz->xyzt", level, 1 / np.maximum(np.einsum("xyzt->xyz", level), 1))
+    for shared in (probability, ventricles, affine):
+        shared.flags.writeable = False
+    return TissueMaps(probability, ventricles, affine)
 
 
 def write_tissue_maps(template: Path, folder: Path) -> None:
@@ -147,8 +149,8 @@ def lesion_fraction(
     Every voxel of white matter gets a susceptibility: high at the wall of the lateral ventricles (bands), reaching
     further at their horns (caps), lower in deep white matter, where patches (confluent lesions) and blobs (punctate
     ones) stand out. The threshold that yields the load is the edge of the lesions. White matter within 2 mm of the
-    cortex, below the thalami, and the midline of the corpus callosum stay free. At most half of the remaining white
-    matter is lesion; none at all for a load of 0.
+    cortex, more than 14 mm below the anterior commissure, or less than 6 mm from the midline stays free. At most half
+    of the remaining white matter is lesion; none at all for a load of 0.
     """
     ventricle_mm, cortex_mm = (read(distance, positions / 2) for distance in distances_mm())
     x, y, z = (
