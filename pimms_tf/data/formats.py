@@ -1,5 +1,6 @@
 """Image files: which library reads which, what their headers say, and what is wrong with a file that cannot be used."""
 
+import gzip
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,13 @@ def _reader(path: Path, loader: str | None) -> Reader:
 
 def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
     image = nib.load(path)
-    voxels = np.asanyarray(image.dataobj)
+    if path.name.lower().endswith((".nii.gz", ".mgz")):
+        with gzip.open(path) as stream:
+            image = type(image).from_stream(stream)
+            voxels = np.asanyarray(image.dataobj)
+            stream.read()  # nibabel stops before the checksum, without which flipped bits go unseen
+    else:
+        voxels = np.asanyarray(image.dataobj)
     shape, affine = _spatial_shape(voxels.shape), np.array(image.affine, float)
     if not isinstance(image, nib.Nifti1Pair):
         return voxels, Grid(shape, affine)

@@ -58,8 +58,8 @@ class Subject:
 
     `scans` (x, y, z, scan) float32; `valid` (scan,) bool is False for an absent scan, whose channel is zero; `modality`
     (scan,) int32 is the class of each slot, -1 if unknown; `label` (x, y, z) int32; `affine` (4, 4) of the prepared
-    grid in mm; `original` is the grid of the file to write back on; `weight` (x, y, z) float32 is a prior map for sampling;
-    `padding` counts the voxels (before, after) added along each axis.
+    grid in mm; `original` is the grid of the file to write back on; `weight` (x, y, z) float32 is a prior map for
+    sampling; `padding` counts the voxels (before, after) added along each axis.
     """
 
     subject_id: str
