@@ -84,9 +84,9 @@ class ModalityClassifier(keras.layers.Layer):
         pool: "spatial" is the usual global average; "spatial_and_channel" averages channels away too and leaves one
             number per scan, as the 2-D code that produced the paper's numbers does.
         head_bn: batch normalisation of the logits, always with moving statistics (released offline classifier).
-        extra_bn: normalisation after the stem and before the two strided 1×1 convolutions of a projection block
-            (released code with `with_bn=True`).
-        average: see `BatchNorm`.
+        extra_bn: normalisation of the input and before the two strided 1×1 convolutions of a projection block (released
+            code with `with_bn=True`).
+        average: see `BatchNorm`; the logits' is NiftyNet's in any case.
     Source: paper §2.2; niftynet/contrib/midl/resnet_plugin.py and niftynet/contrib/hemis_midl/resnet_plugin.py.
     """
 
@@ -112,6 +112,7 @@ class ModalityClassifier(keras.layers.Layer):
             spatial_rank,
             norm="batch" if extra_bn else "none",
             activation="none",
+            preactivation=True,
             init=init,
             average=average,
             use_bias=False,
@@ -129,7 +130,7 @@ class ModalityClassifier(keras.layers.Layer):
                 )
         self.norm = BatchNorm(average, name="norm")
         self.head = keras.layers.Dense(num_modalities, kernel_initializer=kernel_initialiser(init), name="head")
-        self.head_norm = BatchNorm(average, statistics="moving", name="head_norm") if head_bn else None
+        self.head_norm = BatchNorm(statistics="moving", name="head_norm") if head_bn else None
 
     def build(self, input_shape):
         for layer in (self.stem, *self.blocks):

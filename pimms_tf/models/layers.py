@@ -66,11 +66,12 @@ class BatchNorm(keras.layers.Layer):
         mean, variance = self.moving_mean, self.moving_variance
         if training:
             batch_mean, batch_variance, any_row = self._moments(x, present)
-            self._update(batch_mean, batch_variance, any_row)
             if self.statistics == "batch":
                 mean, variance = batch_mean, batch_variance
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
         shift = ops.cast(self.beta, "float32") - mean * scale
+        if training:  # after the moving statistics have been read
+            self._update(batch_mean, batch_variance, any_row)
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
     def _moments(self, x, present):
@@ -139,6 +140,10 @@ class Convolution(keras.layers.Layer):
         self.activation = activation
         self.regularised = regularised
         use_bias = norm == "none" if use_bias is None else use_bias
+        # A strided 1×1 convolution reads one voxel in `stride` per axis. Taking those first is the same and keeps clear
+        # of TensorFlow 2.21's AVX-512 kernel gradient, which overruns its memory unless the input channels are a
+        # multiple of 16.
+        self.step, stride = (stride, 1) if kernel_size == 1 else (1, stride)
         if kernel_size >= _WIDE and spatial_rank == 2 and stride == 1:
             self.conv = WideConvolution(filters, kernel_size, kernel_initialiser(init), use_bias, name="conv")
         else:
@@ -159,15 +164,20 @@ class Convolution(keras.layers.Layer):
 
     def build(self, input_shape):
         self.conv.build(input_shape)
-        normalised = input_shape if self.preactivation else self.conv.compute_output_shape(input_shape)
+        normalised = input_shape if self.preactivation else self.compute_output_shape(input_shape)
         for layer in (self.norm, self.prelu):
             if layer is not None:
                 layer.build(normalised)
 
     def call(self, x, present=None, training=False):
         if self.preactivation:
-            return self.conv(self._normalise_and_activate(x, present, training))
-        return self._normalise_and_activate(self.conv(x), present, training)
+            return self._convolve(self._normalise_and_activate(x, present, training))
+        return self._normalise_and_activate(self._convolve(x), present, training)
+
+    def _convolve(self, x):
+        if self.step > 1:
+            x = x[(slice(None), *(slice(None, None, self.step),) * (x.ndim - 2))]
+        return self.conv(x)
 
     def _normalise_and_activate(self, x, present, training):
         if self.norm is not None:
@@ -177,7 +187,9 @@ class Convolution(keras.layers.Layer):
         return ops.relu(x) if self.activation == "relu" else x
 
     def compute_output_shape(self, input_shape):
-        return self.conv.compute_output_shape(input_shape)
+        batch, *space, num_in = input_shape
+        space = [None if size is None else -(-size // self.step) for size in space]
+        return self.conv.compute_output_shape((batch, *space, num_in))
 
 
 def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:

@@ -14,7 +14,7 @@ from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, 
 from pimms_tf.models.layers import Average, Init, Norm
 
 MaskScope = Literal["sample", "batch"]
-NormScope = Literal["present", "all"]
+NormScope = Literal["present", "all", "slot"]
 Regularise = Literal["all", "classifier", "none"]
 
 
@@ -45,7 +45,8 @@ class PIMMS(keras.Model):
             where that holds for every subject of the batch, and otherwise its zeros go through the back-end (released
             code).
         norm, init, average: see `layers`. norm_scope: "present" keeps missing modalities and empty slots out of the
-            batch statistics (and does not compute them); "all" counts them (released code).
+            batch statistics (and does not compute them); "all" counts them (released code); "slot" does so too and
+            trains the classifier on one slot after the other, each normalised by itself (released Online code).
         classifier_average: as `average`, for the classifier (the released one uses tf.contrib's, which has no debias).
         regularise: which convolutions weight decay may reach; see `layers.regularised_variables`.
     """
@@ -138,12 +139,16 @@ class PIMMS(keras.Model):
         """Returns the classifier's logits (b, scan, modality) for scans (b, *space, scan); zeros for empty slots."""
         batch, *space, num_scans = ops.shape(scans)
         rank = self.spatial_rank
-        folded = ops.transpose(scans, (0, rank + 1, *range(1, rank + 1)))  # (b, scan, *space)
-        folded = ops.reshape(folded, (batch * num_scans, *space, 1))
-        classify_all = self.null_class or self.norm_scope == "all"
-        present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
-        logits = _on_present_rows(self.classifier, folded, present, training)
-        logits = ops.reshape(logits, (batch, num_scans, self.num_modalities))
+        if training and self.norm_scope == "slot":
+            slots = range(scans.shape[-1])
+            logits = ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in slots], axis=1)
+        else:
+            folded = ops.transpose(scans, (0, rank + 1, *range(1, rank + 1)))  # (b, scan, *space)
+            folded = ops.reshape(folded, (batch * num_scans, *space, 1))
+            classify_all = self.null_class or self.norm_scope != "present"
+            present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
+            logits = _on_present_rows(self.classifier, folded, present, training)
+            logits = ops.reshape(logits, (batch, num_scans, self.num_modalities))
         if self.null_class:
             return logits
         return logits * ops.cast(valid, logits.dtype)[..., None]
@@ -164,7 +169,7 @@ class PIMMS(keras.Model):
             available = ops.logical_or(ops.zeros_like(available), ops.any(available, axis=0, keepdims=True))
         features = []
         for m, backend in enumerate(self.backends):
-            present = None if self.norm_scope == "all" else available[:, m]
+            present = available[:, m] if self.norm_scope == "present" else None
             features.append(_on_present_rows(backend, mixed[..., m : m + 1], present, training))
         return self.frontend(self.abstraction(ops.stack(features, axis=-1), available), training=training)
 
@@ -252,6 +257,7 @@ PRESETS = {
 _ONLINE_2018 = {
     "null_class": True,
     "attention_normalise": "sum",
+    "norm_scope": "slot",
     "classifier_blocks": 10,
     "classifier_head_bn": False,
     "classifier_average": "plain",
