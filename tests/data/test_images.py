@@ -1,4 +1,4 @@
-"""Images: orientations and shapes undone, headers of every kind, every recorded NiftyNet case, and what cannot be read."""
+"""Images: orientations and shapes undone, headers of every kind, every recorded case, and what cannot be read."""
 
 import gzip
 import itertools
