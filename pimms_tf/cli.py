@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 
 from niftynet_compat import Config, ConfigError, load_config
 from pimms_tf import __version__
@@ -119,9 +120,30 @@ def _config(arguments: argparse.Namespace, overrides: dict[str, str], action: st
     return config
 
 
+def _import_run() -> ModuleType:
+    """Returns `pimms_tf.run`, whose import takes seconds and brings TensorFlow.
+
+    TensorFlow's libraries print notes about the machine to the error stream while they are loaded, whatever log level
+    is set; nobody can act on them here, so the stream is closed for that long.
+    """
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow as tf
+
+        from pimms_tf import run
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+    return run
+
+
 def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     config = _config(arguments, overrides, "train")
-    from pimms_tf import run
+    run = _import_run()
 
     stop = _StopSignals()
     with stop, _progress(config.training.max_iter) as report:
@@ -131,7 +153,7 @@ def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def _inference(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     config = _config(arguments, overrides, "inference")
-    from pimms_tf import run
+    run = _import_run()
 
     run.inference(config)
     return 0
@@ -139,7 +161,7 @@ def _inference(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def _evaluation(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     config = _config(arguments, overrides, "evaluation")
-    from pimms_tf import run
+    run = _import_run()
 
     print(run.evaluation(config))
     return 0
@@ -147,14 +169,14 @@ def _evaluation(arguments: argparse.Namespace, overrides: dict[str, str]) -> int
 
 def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     config = _config(arguments, overrides, "export")
-    from pimms_tf import run
+    run = _import_run()
 
     print(run.export(config, arguments.output, arguments.model_version))
     return 0
 
 
 def _report(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    from pimms_tf import run
+    run = _import_run()
 
     print(run.report(arguments.results))
     return 0

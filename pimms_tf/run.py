@@ -17,10 +17,10 @@ from niftynet_compat import (
     Phase,
     SubjectFiles,
     ini_text,
-    read_file_list,
     read_split,
     settings_text,
 )
+from niftynet_compat.discovery import read_file_list
 from pimms_tf import settings
 from pimms_tf.data.images import read_image, reorient, write_image
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore

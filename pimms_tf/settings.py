@@ -154,8 +154,8 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
         required.append(task.modality_image)
     if config.action == "training" and task.sampler is not None:
         required.append(task.sampler)
-    referenced = {*task.scans, *required}
-    found = discover({name: config.inputs[name] for name in config.inputs if name in referenced}, referenced)
+    needed = {*task.scans, *required}
+    found = discover({name: section for name, section in config.inputs.items() if name in needed})
     for section, file, reason in found.unmatched:
         log.warning("[%s] %s is not used: %s", section, file if file is not None else "section", reason)
     any_of: Sequence[str] = task.scans
@@ -225,7 +225,7 @@ def subject_loader(
         modality_image=task.modality_image if config.action == "training" else None,
         null_class=task.null_class,
         orders={name: config.inputs[name].interp_order for name in sections},
-        loaders={name: config.inputs[name].loader for name in sections},
+        loader={name: config.inputs[name].loader for name in sections},
         num_classes=task.num_classes if needs_label else None,
         require_label=needs_label,
         reference=config.pimms.reference or None,
@@ -439,5 +439,5 @@ def scan_files(files: SubjectFiles, task: Task) -> dict[str, Path]:
 
 
 def files_of_section(config: Config, section: str) -> dict[str, Path]:
-    found = discover({section: config.inputs[section]}, {section})
+    found = discover({section: config.inputs[section]})
     return {subject.subject_id: subject.images[section] for subject in found.subjects}
