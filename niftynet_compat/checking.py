@@ -140,7 +140,7 @@ class SectionReader:
         order += [name for name in ("SYSTEM", "PIMMS") if name not in order]
         given: dict[str, dict[str, str]] = {}
         for key, text in overrides.items():
-            if "\n" in str(text):
+            if {"\n", "\r"} & set(str(text)):
                 self.findings.mistakes.append(f"--{key} {one_line(text)} has a line break; write the value on one line")
                 continue
             takers = [name for name in order if key in _SPECS[name] and _SPECS[name][key].command_line]
@@ -212,6 +212,8 @@ class SectionReader:
             return spec.default
         if spec.name == "volume_padding_to_size" and not any(value):
             return spec.default
+        if spec.ignored and value != spec.default:
+            findings.remark(name, spec.name, f"is accepted and has no effect: {spec.ignored}")
         return value
 
     def _choice(self, name: str, spec: KeySpec, text: str) -> str:

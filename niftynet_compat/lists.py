@@ -23,6 +23,8 @@ def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
         raise ConfigError(
             f"{place}: there is no such list; relative paths start from the working directory or beside the INI"
         )
+    home = niftynet_home()
+    folders = [Path.cwd(), *([home] if home else []), path.parent]
     rows, line_of = {}, {}
     for number, row in csv_rows(path, place):
         here = f"{place}, line {number}:"
@@ -38,7 +40,8 @@ def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
         if subject_id in rows:
             raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
         line_of[subject_id] = number
-        rows[subject_id] = _existing(file, path.parent)
+        candidates = [folder / Path(file).expanduser() for folder in folders]
+        rows[subject_id] = first_file(candidates) or absolute(candidates[0])
     missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
     if missing:
         first_id, first = missing[0]
@@ -73,10 +76,3 @@ def csv_rows(path: Path, place: str) -> list[tuple[int, list[str]]]:
     except OSError as error:
         raise ConfigError(f"{place}: cannot be read ({error.strerror}); check its permissions") from error
     return [(number, row) for number, row in rows if any(row) and not row[0].startswith("#")]
-
-
-def _existing(text: str, list_folder: Path) -> Path:
-    given = Path(text).expanduser()
-    home = niftynet_home()
-    candidates = [Path.cwd() / given, *([home / given] if home else []), list_folder / given]
-    return first_file(candidates) or absolute(candidates[0])

@@ -84,6 +84,7 @@ class KeySpec(NamedTuple):
     keeps_empty: bool = False  # `key =` means the empty text, not the default
     command_line: bool = True
     names_sections: bool = False
+    ignored: str = ""  # why the key has no effect here
 
 
 def _key(
@@ -147,8 +148,10 @@ class SystemSection:
     num_gpus: int = _key(ini.to_int, 1, "replicas; batch_size is per replica", low=0)
     model_dir: str = _key(ini.to_str, "", "folder of the model; unset: `model` beside the INI file")
     dataset_split_file: str = _key(ini.to_str, "./dataset_split.csv", "subject,phase list, in model_dir")
-    event_handler: tuple[str, ...] = _key(ini.to_strs, EVENT_HANDLERS, "accepted and ignored")
-    iteration_generator: str = _key(ini.to_str, "iteration_generator", "accepted and ignored")
+    event_handler: tuple[str, ...] = _key(ini.to_strs, EVENT_HANDLERS, "steps of the loop", ignored="the loop is fixed")
+    iteration_generator: str = _key(
+        ini.to_str, "iteration_generator", "order of iterations", ignored="the loop is fixed"
+    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,13 @@ class NetworkSection:
     multimod_foreground_type: str = _key(ini.to_str, "and", "masks of several scans", "and", "or", "multi", fold=True)
     weight_initializer: str = _key(ini.to_str, "he_normal", "initial weights", *INITIALISERS)
     bias_initializer: str = _key(ini.to_str, "zeros", "initial biases", *INITIALISERS)
-    num_threads: int = _key(ini.to_int, 5, "fork: processes scanning labels; accepted and ignored", command_line=False)
+    num_threads: int = _key(
+        ini.to_int,
+        5,
+        "fork: processes scanning labels",
+        command_line=False,
+        ignored="labels are scanned in one process",
+    )
 
 
 @dataclass(frozen=True)
@@ -262,7 +271,9 @@ class SegmentationSection:
     weight: tuple[str, ...] = _sources("section of voxel weights of the loss")
     sampler: tuple[str, ...] = _sources("section of the sampling map")
     inferred: tuple[str, ...] = _sources("section of segmentations to evaluate")
-    value: tuple[str, ...] = _sources("accepted and ignored")
+    value: tuple[str, ...] = _key(
+        ini.to_strs, (), "section of values", names_sections=True, ignored="no network here uses values"
+    )
     modality_label: tuple[str, ...] = _sources("fork: section of modality labels")
     num_classes: int = _key(ini.to_int, -1, "label values, background included")
     output_prob: bool = _key(ini.to_bool, False, "write probabilities")
@@ -296,8 +307,8 @@ class ClassificationSection:
     num_classes: int = _key(ini.to_int, -1, "classes")
     output_prob: bool = _key(ini.to_bool, False, "write probabilities")
     label_normalisation: bool = _key(ini.to_bool, False, "map the label values found to 0, 1, ...")
-    with_bn: bool = _key(ini.to_bool, True, "fork: accepted and ignored")
-    csv_labels: bool = _key(ini.to_bool, False, "fork: accepted and ignored")
+    with_bn: bool = _key(ini.to_bool, True, "fork: batch normalisation", ignored="the fork never read it")
+    csv_labels: bool = _key(ini.to_bool, False, "fork: labels from a list", ignored="the fork never read it")
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,7 @@ def test_keys_of_input_sections_elsewhere_and_fork_keys_elsewhere_are_remarked_o
     config = load(tmp_path, minimal(NETWORK="axcodes = R,A,S\nwith_bn = True\nnum_threads = 30"))
     assert "input section such as [T1]" in remark_on(config, "NETWORK", "axcodes").text
     assert "[CLASSIFICATION]" in remark_on(config, "NETWORK", "with_bn").text
+    assert "labels are scanned in one process" in remark_on(config, "NETWORK", "num_threads").text
     assert config.network.num_threads == 30
     assert config.system.num_threads == 2
 
@@ -422,6 +423,122 @@ def test_niftynets_home_folder_is_honoured_and_never_made(tmp_path, monkeypatch)
     (settings / "config.ini").write_text(f"[global]\nhome = {home}\n")
     assert load_config("demo").path.name == "demo_config.ini"
     assert load_config("demo", {"model_dir": "m"}).model_dir == home / "m"
+
+
+# ---- the manner of the released experiments
+
+EXPERIMENT = """
+;[input5]
+;path_to_search = /elsewhere
+[input0]
+path_to_search = ./set/HGG, ./set/LGG, ./set/HGG
+filename_contains=_input0
+filename_not_contains =
+interp_order = 3
+axcodes=(L,P,S)
+spatial_window_size = (100, 100, 1)
+[input1]
+path_to_search = ./set/HGG/
+filename_contains = _input1
+filename_not_contains =ADNI2017,111139_I_EODAE_SABRE
+interp_order = 3
+axcodes = (L,P,S)
+spatial_window_size = (100, 100, 1)
+[binlesion]
+path_to_search = ./set/HGG
+filename_contains = _BinLesion
+interp_order = 0
+axcodes=(L,P,S)
+spatial_window_size = (100, 100, 1)
+[label]
+path_to_search = ./set/HGG
+filename_contains = _modalities
+interp_order = -1
+axcodes=(A, R, S)
+spatial_window_size = (1,1,9)
+
+[SYSTEM]
+cuda_devices = ""
+num_threads = 30
+num_gpus = 1
+model_dir = /models/run
+queue_length = 256
+[NETWORK]
+name = niftynet.contrib.hemis_midl.hemis.HeMIS
+activation_function = relu
+batch_size = 6
+decay = 1e-4
+reg_type = l2
+# volume_padding_size = 21
+volume_padding_size = (0,0,0)
+foreground_type = threshold_plus
+multimod_foreground_type = and
+normalise_foreground_only = True
+num_threads = 10
+[TRAINING]
+sample_per_volume = 5
+lr = 3e-4
+loss_type = Dice
+starting_iter = -1
+max_iter = 10000
+[INFERENCE]
+border = (5, 0, 5)
+inference_iter = 86800
+save_seg_dir = ./output/modality_results/
+output_interp_order = 3
+spatial_window_size = (100, 100, 0)
+output_prob = True
+sample_per_volume = 1
+[EVALUATION]
+[MULTITASK]
+image = input0,input1
+label = binlesion
+modalities = label
+num_classes_seg = 2
+num_classes_classification = 4
+decay_constant = 1e-6
+label_normalisation = True
+output_prob = False
+"""
+
+
+@pytest.mark.parametrize("action", ["train", "inference", "evaluation"])
+def test_a_file_in_the_manner_of_the_released_experiments_loads_with_its_misplaced_keys_named(tmp_path, action):
+    application = "niftynet.contrib.hemis_midl.hemis_app.BRATSApp"
+    config = load(tmp_path, EXPERIMENT, application=application, action=action)
+    assert list(config.inputs) == ["input0", "input1", "binlesion", "label"]
+    assert config.inputs["input1"].filename_not_contains == ("ADNI2017", "111139_I_EODAE_SABRE")
+    assert config.task.image == ("input0", "input1")
+    assert config.common("image", "spatial_window_size") == (100, 100, 1)
+    assert config.common("modalities", "spatial_window_size") == (1, 1, 9)
+    assert (config.network.batch_size, config.network.reg_type, config.training.lr) == (6, "L2", 3e-4)
+    assert config.task.decay_constant == 1e-6
+    assert config.save_seg_dir == Path("/models/run/output/modality_results")
+    assert [remark.key for remark in config.remarks] == [
+        "queue_length",
+        "num_threads",
+        "output_prob",
+        "sample_per_volume",
+    ]
+
+
+def test_the_command_lines_of_the_later_experiments_apply(tmp_path):
+    application = "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication"
+    options = {
+        "dataset_split_file": "S.csv",
+        "inference_iter": "57900",
+        "volume_padding_size": "0,0,16",
+        "idxs_to_drop": "0,1",
+        "permuted_indices": "1,2,0",
+        "model_dir": "D",
+        "save_seg_dir": "./output/x",
+    }
+    config = load(tmp_path, MINIMAL, options, application=application, action="inference")
+    assert config.inference.inference_iter == 57900
+    assert config.network.volume_padding_size == (0, 0, 16)
+    assert (config.task.idxs_to_drop, config.task.permuted_indices) == ((0, 1), (1, 2, 0))
+    assert config.split_file == config.model_dir / "S.csv"
+    assert config.inference.save_seg_dir == "./output/x"
 
 
 # ---- the value shared by several sources
