@@ -14,7 +14,7 @@ from pathlib import Path
 from niftynet_compat import ini, names, requirements, sections
 from niftynet_compat.checking import Findings, SectionReader
 from niftynet_compat.ini import ConfigError, Remark
-from niftynet_compat.paths import absolute, find_config, first_file, niftynet_home
+from niftynet_compat.paths import absolute, expanded, find_config, first_file, niftynet_home
 from niftynet_compat.sections import (
     ClassificationSection,
     EvaluationSection,
@@ -82,7 +82,7 @@ class Config:
     @property
     def model_dir(self) -> Path:
         """The model folder: absolute, relative names taken from the working directory; it need not exist."""
-        given = self.working_folder / Path(self.system.model_dir or self.path.parent / "model").expanduser()
+        given = self.working_folder / expanded(self.system.model_dir or self.path.parent / "model")
         home = niftynet_home()
         if given.is_file():
             given = given.parent
@@ -167,10 +167,10 @@ class Config:
         return names.APPLICATIONS[self.application]
 
     def _in_model_dir(self, name: str) -> Path:
-        return absolute(self.model_dir / Path(name).expanduser())
+        return absolute(self.model_dir / expanded(name))
 
     def _beside_ini(self, name: str) -> Path | None:
-        return absolute(self.path.parent / Path(name).expanduser()) if name else None
+        return absolute(self.path.parent / expanded(name)) if name else None
 
 
 def load_config(
@@ -259,7 +259,7 @@ def _named_sections(part: TaskSection | None) -> set[str]:
 def _with_csv_path(section: InputSection, ini_path: Path) -> InputSection:
     if not section.csv_file:
         return section
-    given = Path(section.csv_file).expanduser()
+    given = expanded(section.csv_file)
     home = niftynet_home()
     beside = ini_path.parent / given
     # A list that is nowhere keeps the place beside the INI; reading subjects will say that it is missing.

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from niftynet_compat.ini import ConfigError
-from niftynet_compat.paths import absolute, first_file, niftynet_home
+from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home
 
 
 def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
@@ -40,7 +40,7 @@ def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
         if subject_id in rows:
             raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
         line_of[subject_id] = number
-        candidates = [folder / Path(file).expanduser() for folder in folders]
+        candidates = [folder / expanded(file) for folder in folders]
         rows[subject_id] = first_file(candidates) or absolute(candidates[0])
     missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
     if missing:

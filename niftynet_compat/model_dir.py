@@ -11,6 +11,7 @@ from pathlib import Path
 
 from niftynet_compat.ini import ConfigError
 from niftynet_compat.names import canonical_action
+from niftynet_compat.paths import expanded
 
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"(?P<path>.*)"\s*$', re.MULTILINE)
 
@@ -22,7 +23,7 @@ class ModelDir:
     root: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root).expanduser())
+        object.__setattr__(self, "root", expanded(self.root))
 
     @property
     def checkpoints(self) -> Path:

@@ -14,7 +14,7 @@ def find_config(value: str | Path) -> Path:
     Raises:
         ConfigError: no such file, with the places looked at.
     """
-    given = Path(value).expanduser()
+    given = expanded(value)
     candidates = [given]
     home = niftynet_home()
     if home is not None:
@@ -31,7 +31,7 @@ def niftynet_home() -> Path | None:
 
     The settings are `config.ini` in `$niftynet_config_home`, by default `~/.niftynet`. They are never created.
     """
-    folder = Path(os.environ.get("niftynet_config_home", "~/.niftynet")).expanduser()  # noqa: SIM112
+    folder = expanded(os.environ.get("niftynet_config_home", "~/.niftynet"))  # noqa: SIM112
     if not (folder / "config.ini").is_file():
         return None
     try:
@@ -39,7 +39,12 @@ def niftynet_home() -> Path | None:
     except ConfigError:
         return None
     homes = [item.entries["home"].text for item in file.sections if item.name == "global" and "home" in item.entries]
-    return Path(homes[0]).expanduser() if homes and homes[0] else None
+    return expanded(homes[0]) if homes and homes[0] else None
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns the path with a leading `~` replaced by the home folder it means; left as it is if there is none."""
+    return Path(os.path.expanduser(path))
 
 
 def absolute(path: Path) -> Path:
@@ -56,7 +61,7 @@ def search_folders(path_to_search: str, working_folder: Path) -> list[Path]:
     home = niftynet_home()
     folders = []
     for text in filter(None, map(str.strip, path_to_search.split(","))):
-        given = Path(text).expanduser()
+        given = expanded(text)
         candidates = [working_folder / given, *([home / given] if home else [])]
         folders.append(absolute(next((item for item in candidates if item.is_dir()), candidates[0])))
     return list(dict.fromkeys(folders))

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from niftynet_compat import sections
 from niftynet_compat.config import Config
-from niftynet_compat.paths import absolute, search_folders
+from niftynet_compat.paths import absolute, expanded, search_folders
 from niftynet_compat.sections import Value
 
 
@@ -56,7 +56,7 @@ def absolute_paths(config: Config) -> Config:
         name: dataclasses.replace(
             section,
             path_to_search=", ".join(map(str, search_folders(section.path_to_search, folder))),
-            csv_data_file=section.csv_data_file and str(absolute(folder / section.csv_data_file)),
+            csv_data_file=section.csv_data_file and str(absolute(folder / expanded(section.csv_data_file))),
         )
         for name, section in config.inputs.items()
     }

@@ -399,6 +399,13 @@ def test_the_default_model_folder_lies_beside_the_file_and_absolute_names_stay(t
     assert load(tmp_path, MINIMAL, {"model_dir": str(tmp_path / "old" / "x.txt")}).model_dir == tmp_path / "old"
 
 
+def test_a_tilde_means_the_home_folder_and_an_unknown_users_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "h"))
+    assert load(tmp_path, MINIMAL, {"model_dir": "~/m"}).model_dir == tmp_path / "h" / "m"
+    config = load(tmp_path, minimal(T1="csv_file = ~no-such-user"))
+    assert config.inputs["T1"].csv_file == str(tmp_path / "~no-such-user")
+
+
 def test_a_list_in_the_working_directory_comes_before_one_beside_the_file(tmp_path, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()

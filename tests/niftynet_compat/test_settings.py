@@ -32,7 +32,8 @@ SPECIAL = {
     "random_flipping_axes": st.sampled_from(["-1", "0,1", "2"]),
     "filename_removefromid": st.sampled_from(["_T1.*", "^sub-(?=[0-9])", "a%%b", '"x ; y"', "é=:[]"]),
 }
-TEXT = st.text("abAB0 _-./:%;#\"'=[](){}~,é", max_size=12)
+# An INI file cannot name a folder that ends in a blank.
+TEXT = st.text("abAB0 _-./:%;#\"'=[](){}~,é", max_size=12).filter(lambda text: " /" not in text and " ," not in text)
 WORDS = st.lists(st.text("abAB01 _-.:\\", max_size=5), max_size=4).map(",".join)
 WHOLE = st.integers(0, 10**18)
 REAL = st.floats(-1e17, 1e17)
