@@ -27,7 +27,7 @@ class Attention(keras.layers.Layer):
             got, which averages duplicates (hard and label only differ from "sum" in name).
     """
 
-    # Keeps 0/0 from a NaN where no scan claims a modality; far below any score a softmax of float32 gives in practice.
+    # Keeps 0/0 from a NaN. A modality that all scans together claim with less fades to zero.
     epsilon = 1e-6
 
     def __init__(self, kind: Kind, normalise: Normalise = "none", **kwargs):
@@ -39,11 +39,10 @@ class Attention(keras.layers.Layer):
         weights = scores
         if self.kind == "hard":
             weights = ops.one_hot(ops.argmax(scores, axis=-1), scores.shape[-1], dtype=scores.dtype)
-        weights = ops.cast(weights, scans.dtype) * ops.cast(valid, scans.dtype)[..., None]
-        mixed = ops.einsum("b...n,bnm->b...m", ops.cast(scans, _SUM_DTYPE), ops.cast(weights, _SUM_DTYPE))
-        mixed = ops.cast(mixed, scans.dtype)
-        if self.normalise == "none":
-            return mixed
-        total = ops.sum(weights if self.normalise == "sum" else ops.cast(weights > 0, scans.dtype), axis=1)
-        shape = (-1,) + (1,) * (len(scans.shape) - 2) + (total.shape[-1],)
-        return mixed / ops.reshape(ops.maximum(total, self.epsilon), shape)  # (b, 1…, modality)
+        weights = ops.cast(weights, _SUM_DTYPE) * ops.cast(valid, _SUM_DTYPE)[..., None]
+        mixed = ops.einsum("b...n,bnm->b...m", ops.cast(scans, _SUM_DTYPE), weights)
+        if self.normalise != "none":
+            total = ops.sum(weights if self.normalise == "sum" else ops.cast(weights > 0, _SUM_DTYPE), axis=1)
+            shape = (-1,) + (1,) * (len(scans.shape) - 2) + (total.shape[-1],)
+            mixed = mixed / ops.reshape(ops.maximum(total, self.epsilon), shape)  # (b, 1…, modality)
+        return ops.cast(mixed, scans.dtype)

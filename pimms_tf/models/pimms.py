@@ -281,7 +281,8 @@ def build_model(variant: str, num_modalities: int, num_classes: int, preset: str
     `preset` is "paper" or "niftynet2018"; `choices` override single arguments of `PIMMS`.
 
     Raises:
-        ValueError: unknown variant, preset or choice.
+        ValueError: unknown variant or preset.
+        TypeError: a choice that is no argument of `PIMMS`.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is one of {', '.join(VARIANTS)}, got {variant!r}")
