@@ -50,6 +50,8 @@ class Image:
         """The grid the voxels lie on now; header codes and units are those of the file, if there was one."""
         if self.original is None:
             return Grid(self.shape, self.affine)
+        if self.shape == self.original.shape and np.array_equal(self.affine, self.original.affine):
+            return self.original
         return replace(self.original, shape=self.shape, affine=self.affine, qform=None, num_axes=3)
 
 
@@ -104,12 +106,15 @@ def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[
     return tuple(max(1, round(length * float(np.float32(now)) / float(wanted))) for length, now, wanted in lengths)
 
 
-def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int) -> Image:
+def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int, keep_zeros: bool = False) -> Image:
     """Returns the image with round(n · spacing / pixdim) voxels along each axis, by splines of `order` 0 to 3.
 
     The centres of the first and the last voxel stay where they are, so the new spacing is (n_in - 1) / (n_out - 1) of
     the old one and only nearly `pixdim_mm`; the new affine says exactly which. There is no anti-aliasing. An image with
     fewer than three axes longer than 1 is returned as it is.
+
+    Orders 2 and 3 ring: around a brain whose background is 0 they leave values of 1e-30 and more, of either sign, which
+    the foreground method `threshold_plus` takes for brain. With `keep_zeros`, a voxel between zeros only is 0.
 
     Raises:
         InputError: `order` is -1, never interpolate, but the shape would change; or `pixdim_mm` is not three positive
@@ -118,10 +123,10 @@ def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int) ->
     """
     if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in pixdim_mm):
         raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0.")
-    return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order)
+    return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order, keep_zeros)
 
 
-def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int) -> Image:
+def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int, keep_zeros: bool = False) -> Image:
     """Returns the image zoomed to `shape`, corner voxels in place; see `resample`."""
     if image.shape == tuple(shape):
         return image
@@ -134,7 +139,10 @@ def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int) -> 
     for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
         # Between the corners there are n - 1 steps; a single voxel stands for the whole width.
         affine[:3, axis] *= (before - 1) / (after - 1) if after > 1 and before > 1 else before / after
-    return Image(zoom_to(image.data, shape, order), affine, image.original)
+    data = zoom_to(image.data, shape, order)
+    if keep_zeros and order > 1 and not image.data.all():
+        data[zoom_to((image.data != 0).astype(np.float32), shape, 1) == 0] = 0
+    return Image(data, affine, image.original)
 
 
 def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.ndarray:
@@ -159,11 +167,12 @@ def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.nda
     return result
 
 
-def resample_onto(image: Image, grid: Grid, order: int) -> Image:
+def resample_onto(image: Image, grid: Grid, order: int, keep_zeros: bool = False) -> Image:
     """Returns the image on the voxels of `grid`, interpolated at the places both affines say; 0 outside the image.
 
     Splines of `order` 0 to 3; order 0 keeps labels. A voxel reaches half its width to each side, so no rim is lost. An
-    image that lies there already keeps its voxels. `original` becomes `grid`. NiftyNet has nothing like it.
+    image that lies there already keeps its voxels. `original` becomes `grid`; `keep_zeros` as in `resample`. NiftyNet
+    has nothing like it.
 
     Raises:
         InputError: `order` is negative although voxels would have to be interpolated.
@@ -176,17 +185,9 @@ def resample_onto(image: Image, grid: Grid, order: int) -> Image:
             f" grid of shape {grid.shape}; give 0 for labels."
         )
     to_image = np.linalg.inv(image.affine) @ grid.affine
-    data = np.empty((*grid.shape, image.data.shape[3]), np.float32)
-    for channel in range(data.shape[3]):
-        ndimage.affine_transform(
-            np.asarray(image.data[..., channel], np.float32),
-            to_image[:3, :3],
-            to_image[:3, 3],
-            output_shape=grid.shape,
-            output=data[..., channel],
-            order=order,
-            mode="grid-constant",
-        )
+    data = _read_at(image.data, to_image, grid.shape, order)
+    if keep_zeros and order > 1 and not image.data.all():
+        data[_read_at(image.data != 0, to_image, grid.shape, 1) == 0] = 0
     return Image(data, grid.affine, grid)
 
 
@@ -245,3 +246,19 @@ def write_image(image: Image, path: Path, like: Image | Grid | None = None, orde
     nifti.set_sform(grid.affine, grid.sform_code)
     with replacing(path) as temporary:
         nib.save(nifti, temporary)
+
+
+def _read_at(data: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int], order: int) -> np.ndarray:
+    """(x, y, z, channel) float32 of `shape`, voxel i read at `affine` i of the data."""
+    result = np.empty((*shape, data.shape[3]), np.float32)
+    for channel in range(data.shape[3]):
+        ndimage.affine_transform(
+            np.asarray(data[..., channel], np.float32),
+            affine[:3, :3],
+            affine[:3, 3],
+            output_shape=shape,
+            output=result[..., channel],
+            order=order,
+            mode="grid-constant",
+        )
+    return result

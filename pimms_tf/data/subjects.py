@@ -125,7 +125,9 @@ class SubjectLoader:
     given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids interpolation. `mapping` holds histogram landmarks
     by section; `foreground` is the method of the mask that normalisation looks at (None: all voxels), fused over scans
     by `fusion`. `padding_to` is a size to pad to, instead of `padding`. `reference` names a section onto whose grid the
-    others are resampled by their affines; without it all must lie on one grid, see `Grid.matches`.
+    others are resampled by their affines; without it all must lie on one grid, see `Grid.matches`. `keep_zeros`
+    holds the background of stripped scans at 0 when they are resampled; False lets it ring, as NiftyNet does; see
+    `images.resample`.
     """
 
     axcodes: Axcodes | Mapping[str, Axcodes | None] | None = ("L", "P", "S")
@@ -152,6 +154,7 @@ class SubjectLoader:
     num_classes: int | None = None
     require_label: bool = False
     reference: str | None = None
+    keep_zeros: bool = True
 
     def load(self, images: Mapping[str, Path], subject_id: str = "") -> Subject:
         """Returns the prepared subject. A scan without a file, or whose file is zero everywhere, is absent.
@@ -251,7 +254,7 @@ class SubjectLoader:
 
     def _onto(self, image: Image, grid: Grid, original: Grid, name: str, order: int, patient: _Patient) -> Image:
         with _named(patient, name):
-            return replace(resample_onto(image, grid, self.orders.get(name, order)), original=original)
+            return replace(resample_onto(image, grid, self.orders.get(name, order), self.keep_zeros), original=original)
 
     def _placed(
         self, image: Image, name: str, order: int, place: _Place | None, patient: _Patient
@@ -264,7 +267,7 @@ class SubjectLoader:
         if place is not None and not (oriented.grid.matches(place.oriented) and shape == place.prepared.shape):
             self._refuse_place(image, name, oriented.grid, shape, place, patient)
         with _named(patient, name):
-            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order))
+            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros)
         return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
 
     def _refuse_place(
