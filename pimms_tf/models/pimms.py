@@ -140,6 +140,8 @@ class PIMMS(keras.Model):
         batch, *space, num_scans = ops.shape(scans)
         rank = self.spatial_rank
         if training and self.norm_scope == "slot":
+            if scans.shape[-1] is None:
+                raise ValueError('norm_scope "slot" trains on a fixed number of slots: set max_slots')
             slots = range(scans.shape[-1])
             logits = ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in slots], axis=1)
         else:

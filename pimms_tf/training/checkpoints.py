@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run in one folder: `model.ckpt-N` and the text file `checkpoint` that names the latest.
 
-    Holds weights, normalisation statistics, optimiser state and iteration under their variable paths, so they can be
-    read with `tf.train.load_checkpoint` and restored under any number of replicas.
+    Holds weights, normalisation statistics, optimiser state (without the learning rate) and iteration under their
+    variable paths, so they can be read with `tf.train.load_checkpoint` and restored under any number of replicas.
 
     Args:
         folder: created when first saved to.
@@ -65,9 +66,10 @@ class Checkpoints:
                 for file in self.folder.glob(f"model.ckpt-{self._written.pop(0)}.*"):
                     file.unlink()
             self._write_state()
-        except OSError as error:
+        except (OSError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
             raise InputError(
-                f"cannot write checkpoint {number} into {self.folder} ({error.strerror or error}): "
+                f"cannot write checkpoint {number} into {self.folder} ({reason}): "
                 "free space or choose another model_dir"
             ) from error
         return self.folder / f"model.ckpt-{number}"
@@ -81,29 +83,43 @@ class Checkpoints:
             optimizer: whether the optimiser's state is loaded.
 
         Raises:
-            InputError: no such checkpoint, or names or shapes that do not fit; nothing has been assigned then.
+            InputError: no such checkpoint, a damaged one, a pattern that matches nothing, or names or shapes that do
+                not fit; nothing has been assigned then.
         """
-        prefix = self.folder / f"model.ckpt-{latest_iteration(self.folder) if iteration is None else iteration}"
+        number = latest_iteration(self.folder) if iteration is None else iteration
+        prefix = self.folder / f"model.ckpt-{number}"
         wanted = self._variables(optimizer and not pattern)
         if pattern:
             wanted = {name: variable for name, variable in wanted.items() if re.search(pattern, name)}
-        arrays = load_arrays(prefix, {name: tuple(variable.shape) for name, variable in wanted.items()})
-        for name, variable in wanted.items():
-            variable.assign(arrays[name])
+            if not wanted:
+                raise InputError(f"vars_to_restore = {pattern} matches no variable of the model, {self.model.name}/…")
+        expected = {name: tuple(variable.shape) for name, variable in wanted.items()}
         if not pattern:
-            self.iteration.assign(tf.train.load_checkpoint(str(prefix)).get_tensor(_ITERATION))
+            expected[_ITERATION] = ()
+        arrays = load_arrays(prefix, expected, complete=not pattern)
+        if not pattern:
+            self.iteration.assign(arrays.pop(_ITERATION))
+        for name, array in arrays.items():
+            wanted[name].assign(array)
         log.info("Restoring parameters from %s", prefix)
-        return int(self.iteration.numpy())
+        return number
 
     def validation_loss(self, iteration: int) -> float | None:
         """Returns the validation loss that was saved with checkpoint N, or None."""
-        reader = tf.train.load_checkpoint(str(self.folder / f"model.ckpt-{iteration}"))
-        return float(reader.get_tensor(_VALIDATION_LOSS)) if reader.has_tensor(_VALIDATION_LOSS) else None
+        prefix = self.folder / f"model.ckpt-{iteration}"
+        if _VALIDATION_LOSS not in _open(prefix).get_variable_to_shape_map():
+            return None
+        return float(load_arrays(prefix, {_VALIDATION_LOSS: ()})[_VALIDATION_LOSS])
 
     def _variables(self, optimizer: bool = True) -> dict[str, keras.Variable]:
         variables = {variable.path: variable for variable in self.model.variables}
         if self.optimizer is not None and optimizer:
-            variables |= {_OPTIMIZER + variable.path: variable for variable in self.optimizer.variables}
+            for variable in self.optimizer.variables:
+                # Keras numbers the optimisers of a process; which one it was must not decide what can be resumed.
+                path = re.sub(r"^([^/]*?)(_\d+)?/", r"\1/", variable.path)
+                # The learning rate is a setting: resuming with another one is meant.
+                if not path.endswith("/learning_rate"):
+                    variables[_OPTIMIZER + path] = variable
         return variables
 
     def _write_state(self) -> None:
@@ -111,6 +127,12 @@ class Checkpoints:
         lines += [f'all_model_checkpoint_paths: "model.ckpt-{number}"' for number in self._written]
         with replacing(self.folder / "checkpoint") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def iterations(folder: Path) -> set[int]:
+    """Returns the iterations of which `folder` holds a checkpoint."""
+    names = (re.fullmatch(r"model\.ckpt-(\d+)\.index", file.name) for file in Path(folder).glob("model.ckpt-*.index"))
+    return {int(name[1]) for name in names if name}
 
 
 def latest_iteration(folder: Path) -> int:
@@ -145,21 +167,23 @@ def write_arrays(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
     folder.rmdir()
 
 
-def load_arrays(prefix: Path, expected: Mapping[str, Sequence[int]], renamed: Mapping[str, str] = {}) -> dict:
+def load_arrays(
+    prefix: Path,
+    expected: Mapping[str, Sequence[int]],
+    renamed: Mapping[str, str] = {},
+    complete: bool = False,
+) -> dict[str, np.ndarray]:
     """Returns {name: array} of a checkpoint for the expected names and shapes; `renamed` maps a name to its stored one.
 
+    Args:
+        complete: the checkpoint may hold no other weights; an optimiser's state may always be left out.
+
     Raises:
-        InputError: no such checkpoint, or expected names that it lacks or holds in another shape; all are listed.
+        InputError: no such checkpoint, a damaged one, or names and shapes of which it lacks some, holds some in another
+            shape or, if `complete`, holds more; all are counted and the first five listed.
     """
-    if not Path(f"{prefix}.index").exists():
-        others = sorted(int(file.stem.rpartition("-")[2]) for file in prefix.parent.glob("model.ckpt-*.index"))
-        there = f"it holds iterations {', '.join(map(str, others))}" if others else "it holds none"
-        raise InputError(f"no checkpoint {prefix.name} in {prefix.parent} ({there})")
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        stored = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise InputError(f"checkpoint {prefix} is damaged ({error}): use an earlier one") from error
+    reader = _open(prefix)
+    stored = reader.get_variable_to_shape_map()
     problems = []
     for name, shape in expected.items():
         source = renamed.get(name, name)
@@ -167,13 +191,33 @@ def load_arrays(prefix: Path, expected: Mapping[str, Sequence[int]], renamed: Ma
             problems.append(f"{source} is not in it")
         elif tuple(stored[source]) != tuple(shape):
             problems.append(f"{source} has shape {tuple(stored[source])}, the model {tuple(shape)}")
+    if complete:
+        known = {renamed.get(name, name) for name in expected} | {_ITERATION, _VALIDATION_LOSS}
+        others = sorted(name for name in set(stored) - known if not name.startswith(_OPTIMIZER))
+        problems += [f"{name} is in it but not in the model" for name in others]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise InputError(
             f"checkpoint {prefix} does not fit the model that the configuration describes: {shown}; "
             "give the network, modalities, num_classes and [PIMMS] choices it was trained with"
         )
-    try:
+    with _damage_named(prefix):
         return {name: reader.get_tensor(renamed.get(name, name)) for name in expected}
-    except tf.errors.OpError as error:
-        raise InputError(f"checkpoint {prefix} is damaged ({error.message}): use an earlier one") from error
+
+
+def _open(prefix: Path):
+    if not Path(f"{prefix}.index").exists():
+        others = sorted(iterations(prefix.parent))
+        there = f"it holds iterations {', '.join(map(str, others))}" if others else "it holds none"
+        raise InputError(f"no checkpoint {prefix.name} in {prefix.parent} ({there})")
+    with _damage_named(prefix):
+        return tf.train.load_checkpoint(str(prefix))
+
+
+@contextmanager
+def _damage_named(prefix: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
+        reason = getattr(error, "message", None) or error
+        raise InputError(f"checkpoint {prefix} is damaged ({reason}): use an earlier one") from error

@@ -16,7 +16,7 @@ import tensorflow as tf
 from pimms_tf.data.pipeline import Batch
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Prediction, regularised_variables
-from pimms_tf.training.checkpoints import Checkpoints
+from pimms_tf.training.checkpoints import Checkpoints, latest_iteration
 from pimms_tf.training.losses import Loss, mean_weight_penalty, modality_cross_entropy
 from pimms_tf.training.schedules import Schedule
 
@@ -222,10 +222,7 @@ def _forward(model: PIMMS, batch: Batch, objective: Objective, training: bool) -
 
 
 def _modality_target(model: PIMMS, batch: Batch) -> tf.Tensor:
-    if not model.null_class:
-        return batch.modality
-    known = tf.where(batch.modality >= 0, batch.modality + 1, -1)
-    return tf.where(batch.valid, known, 0)
+    return tf.where(batch.valid, batch.modality, 0) if model.null_class else batch.modality
 
 
 def _foreground_dice(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
@@ -328,11 +325,12 @@ def _validation_loss(model: PIMMS, metrics: Metrics) -> float:
 
 def _best_so_far(best: Checkpoints) -> tuple[int, float]:
     try:
-        from_disk = max(int(file.stem.rpartition("-")[2]) for file in best.folder.glob("model.ckpt-*.index"))
-    except ValueError:
+        iteration = latest_iteration(best.folder)
+        loss = best.validation_loss(iteration)
+    except InputError:
         return 0, math.inf
-    loss = best.validation_loss(from_disk)
-    return (0, math.inf) if loss is None or from_disk > int(best.iteration.numpy()) else (from_disk, loss)
+    # A best that lies ahead belongs to a run that was since taken up again further back.
+    return (0, math.inf) if loss is None or iteration > int(best.iteration.numpy()) else (iteration, loss)
 
 
 def _check_finite(metrics: Metrics, iteration: int, checkpoints: Checkpoints) -> None:
