@@ -13,6 +13,8 @@ from pimms_tf.data.grids import Grid, corners, print_numbers
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
 
+OPPOSITES = (("L", "R"), ("P", "A"), ("I", "S"))
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -52,7 +54,8 @@ class Image:
             return Grid(self.shape, self.affine)
         if self.shape == self.original.shape and np.array_equal(self.affine, self.original.affine):
             return self.original
-        return replace(self.original, shape=self.shape, affine=self.affine, qform=None, num_axes=3)
+        code = self.original.sform_code or 1  # an affine nobody declares valid would be lost
+        return replace(self.original, shape=self.shape, affine=self.affine, sform_code=code, qform=None, num_axes=3)
 
 
 def read_image(path: Path, loader: str | None = None) -> Image:
@@ -86,9 +89,7 @@ def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
     Source: niftynet/io/misc_io.py `do_reorientation`.
     """
     codes = tuple(str(code).upper() for code in axcodes)
-    if sorted(codes) not in [
-        sorted(combination) for combination in ("RAS", "LAS", "RPS", "RAI", "LPS", "LAI", "RPI", "LPI")
-    ]:
+    if len(codes) != 3 or not all(any(code in pair for code in codes) for pair in OPPOSITES):
         raise InputError(f"axcodes {tuple(axcodes)} must be one of L, R, one of P, A and one of I, S, as in L,P,S.")
     if image.grid.is_flat:
         return image

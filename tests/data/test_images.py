@@ -329,6 +329,18 @@ def test_a_qform_that_differs_from_the_sform_is_kept(tmp_path):
         np.testing.assert_allclose(after.get_sform(), nifti.header.get_sform(), atol=1e-6)
 
 
+def test_a_reoriented_image_keeps_its_place_although_its_file_declared_none(tmp_path):
+    scan = write_nifti(tmp_path / "scan.nii", np.ones((4, 5, 6), np.float32), an_affine(degrees=(0, 0, 0)), 0, 0)
+    image = reorient(read_image(scan), ("P", "L", "S"))
+    write_image(image, tmp_path / "out.nii")
+    np.testing.assert_allclose(read_image(tmp_path / "out.nii").affine, image.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_a_single_voxel_spreads_over_the_axis_it_came_from(order):
+    np.testing.assert_allclose(zoom_to(np.ones((1, 4, 5, 1), np.float32), (3, 4, 5), order), 1, atol=1e-6)
+
+
 def test_units_are_those_of_the_file(tmp_path):
     scan = write_nifti(tmp_path / "scan.nii", np.ones((4, 5, 6), np.float32), xyzt_units=10)
     write_image(read_image(scan), tmp_path / "out.nii", like=read_image(scan))
