@@ -48,6 +48,28 @@ def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
     return data, grid
 
 
+def read_header(path: Path, loader: str | None = None) -> tuple[Grid, int]:
+    """Returns the grid of a file and how many channels it has, of NIfTI and MGH files without reading the voxels.
+
+    Raises:
+        InputError: as `read_file`, as far as the header shows it.
+    """
+    path = Path(path)
+    is_file_of_ours = path.is_file() and path.stat().st_size > 0 and path.name.lower().endswith(NIBABEL_SUFFIXES)
+    if not is_file_of_ours or _reader(path, loader) is not _read_nibabel:
+        data, grid = read_file(path, loader)
+        return grid, data.shape[3]
+    try:
+        image = nib.load(path)
+        grid = _nibabel_grid(image, path)
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read by this user; change its permissions.") from error
+    except Exception as error:  # as in `read_file`
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is no image or is damaged ({reason}); copy or export it again.") from error
+    return grid, max(image.shape[3:], default=1)
+
+
 def _reader(path: Path, loader: str | None) -> Reader:
     name = path.name.lower()
     if loader is not None:
@@ -68,21 +90,26 @@ def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
             stream.read()  # nibabel stops before the checksum, without which flipped bits go unseen
     else:
         voxels = np.asanyarray(image.dataobj)
-    shape, affine = _spatial_shape(voxels.shape), np.array(image.affine, float)
+    return voxels, _nibabel_grid(image, path)
+
+
+def _nibabel_grid(image: nib.spatialimages.SpatialImage, path: Path) -> Grid:
+    shape, affine = _spatial_shape(image.shape), np.array(image.affine, float)
+    num_axes = len(image.shape)
     if not isinstance(image, nib.Nifti1Pair):
-        return voxels, Grid(shape, affine)
+        return Grid(shape, affine)
     header = image.header
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     qform = header.get_qform() if qform_code > 0 else None
     zooms_mm = np.array(header["pixdim"][1:4], float)
-    if voxels.ndim < 5:
-        repaired = repaired_affine(affine, qform, zooms_mm, voxels.ndim)
+    if num_axes < 5:
+        repaired = repaired_affine(affine, qform, zooms_mm, num_axes)
         if repaired is not affine:
             used = "the qform" if repaired is qform else f"the voxel sizes {print_numbers(zooms_mm)} mm"
             logger.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
             affine, qform = repaired, None
     units = int(header["xyzt_units"])
-    return voxels, Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(voxels.ndim, 3))
+    return Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(num_axes, 3))
 
 
 def repaired_affine(affine: np.ndarray, qform: np.ndarray | None, zooms_mm: np.ndarray, num_axes: int) -> np.ndarray:

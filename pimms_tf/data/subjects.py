@@ -18,6 +18,7 @@ from pimms_tf.data.grids import Grid, print_numbers
 from pimms_tf.data.images import (
     Image,
     read_image,
+    read_image_header,
     reorient,
     resample_onto,
     resample_to_shape,
@@ -121,7 +122,8 @@ class SubjectLoader:
     `axcodes`, `pixdim_mm` and `loader` hold for every section, or map section names to values; None leaves the file's
     own. `scans` names the sections of the slots in order (None: all without another role, in the order of `images`);
     `modality` their classes (None: their positions, from 1 if `null_class` keeps 0 for empty slots); `modality_image`
-    names a section whose few voxels hold the classes instead. `orders` are interpolation orders by section: if not
+    names a section whose few voxels hold the classes instead, translated by `modality_mapping` if given (target -1 for
+    values that say nothing; other values are refused). `orders` are interpolation orders by section: if not
     given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids interpolation. `mapping` holds histogram landmarks
     by section; `foreground` is the method of the mask that normalisation looks at (None: all voxels), fused over scans
     by `fusion`. `padding_to` is a size to pad to, instead of `padding`. `reference` names a section onto whose grid the
@@ -151,6 +153,7 @@ class SubjectLoader:
     padding_mode: str = "minimum"
     padding_to: tuple[int, ...] | None = None
     label_mapping: LabelMapping | None = None
+    modality_mapping: LabelMapping | None = None
     num_classes: int | None = None
     require_label: bool = False
     reference: str | None = None
@@ -195,6 +198,33 @@ class SubjectLoader:
             padding=padding,
         )
 
+    def prepared_shape(self, images: Mapping[str, Path], subject_id: str = "") -> tuple[int, int, int]:
+        """The padded shape that `load` gives the scans, from headers alone: cheap, so a cohort can be checked early.
+
+        Raises:
+            InputError: as `load`, as far as headers show it: files that cannot be read, grids that differ.
+        """
+        patient, place = _Patient(images, subject_id), None
+        for name in (*self._scan_names(patient), self.label, self.weight):
+            if name not in images:
+                continue
+            with _named(patient, name):
+                header = read_image_header(images[name], _of_section(self.loader, name))
+            if self.reference in images and name != self.reference:
+                continue  # resampled onto the grid of the reference
+            try:
+                oriented, shape = self._oriented(header, name, place, patient)
+            except InputError:
+                # What holds nothing but zeros counts as absent, wherever it lies.
+                if name in (self.label, self.weight) or self._read(name, patient).data.any():
+                    raise
+                continue
+            place = place or _Place(name, header.grid, oriented.grid, Grid(shape, oriented.affine), header.grid)
+        if place is None:
+            raise InputError(f"{patient.name} has no scan; it has {', '.join(images) or 'no files at all'}.")
+        shape = place.prepared.shape
+        return tuple(n + sum(pair) for n, pair in zip(shape, self._padding_pairs(shape), strict=True))
+
     def landmarks(self, images: Mapping[str, Path], subject_id: str = "") -> dict[str, list[np.ndarray]]:
         """Histogram landmarks (13,) of each section's scans, as `train_mapping` averages them.
 
@@ -214,9 +244,12 @@ class SubjectLoader:
                 found.setdefault(scan.section, []).append(landmarks(scan.volume, mask, self.cutoff))
         return found
 
-    def _present_scans(self, patient: _Patient) -> Iterator[_Scan]:
+    def _scan_names(self, patient: _Patient) -> tuple[str, ...]:
         other = (self.label, self.weight, self.modality_image)
-        names = self.scans or tuple(name for name in patient.images if name not in other)
+        return self.scans or tuple(name for name in patient.images if name not in other)
+
+    def _present_scans(self, patient: _Patient) -> Iterator[_Scan]:
+        names = self._scan_names(patient)
         reference, place = self._reference(patient), None
         for slot, name in enumerate(names):
             if name not in patient.images:
@@ -260,15 +293,22 @@ class SubjectLoader:
         self, image: Image, name: str, order: int, place: _Place | None, patient: _Patient
     ) -> tuple[Image, _Place]:
         """The image oriented and resampled to `place`; the first image decides where that is."""
+        oriented, shape = self._oriented(image, name, place, patient)
+        with _named(patient, name):
+            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros)
+        return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
+
+    def _oriented(
+        self, image: Image, name: str, place: _Place | None, patient: _Patient
+    ) -> tuple[Image, tuple[int, int, int]]:
+        """The image oriented, and the shape to resample it to; refused unless both are those of `place`."""
         with _named(patient, name):
             axcodes, pixdim_mm = _of_section(self.axcodes, name), _of_section(self.pixdim_mm, name)
             oriented = image if axcodes is None else reorient(image, axcodes)
             shape = oriented.shape if pixdim_mm is None else resampled_shape(oriented.grid, pixdim_mm)
         if place is not None and not (oriented.grid.matches(place.oriented) and shape == place.prepared.shape):
             self._refuse_place(image, name, oriented.grid, shape, place, patient)
-        with _named(patient, name):
-            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros)
-        return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
+        return oriented, shape
 
     def _refuse_place(
         self, image: Image, name: str, oriented: Grid, shape: tuple[int, ...], place: _Place, patient: _Patient
@@ -318,6 +358,15 @@ class SubjectLoader:
         if self.modality_image is not None and self.modality_image in patient.images:
             source = patient.section(self.modality_image)
             classes = _whole(self._read(self.modality_image, patient).data.ravel(), source)
+            if self.modality_mapping is not None:
+                unlisted = unlisted_labels(classes, self.modality_mapping)
+                if unlisted:
+                    raise InputError(
+                        f"{source} has the modality labels {print_numbers(unlisted)}, but known are"
+                        f" {print_numbers(self.modality_mapping.source)}; correct the file or the number of modality"
+                        " classes."
+                    )
+                classes = map_labels(classes, self.modality_mapping)
         elif self.modality_image is not None:
             source, classes = "", np.full(len(valid), UNKNOWN)
         elif self.modality is not None:
