@@ -246,6 +246,7 @@ def train(
     report: Callable[[Report], None] = lambda report: None,
     stopped: Callable[[], bool] = lambda: False,
     preview: Callable[[], np.ndarray | None] = lambda: None,
+    subjects_in: Callable[[int], str] = lambda iteration: "",
 ) -> str:
     """Trains from the state's iteration to `max_iter`; returns why it ended: "finished", "early" or "interrupted".
 
@@ -257,6 +258,7 @@ def train(
         validation: one pass over the validation windows → mean metrics, or None if there is nothing to validate on.
         writers: summaries of training and of validation.
         preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
+        subjects_in: names the subjects in the batch of an iteration, for the message about a loss that is no number.
 
     Raises:
         InputError: a loss is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
@@ -271,7 +273,8 @@ def train(
             break
         began = time.perf_counter()
         metrics = _numpy(step(next(batches)))
-        _check_finite(metrics, iteration, checkpoints)
+        if not math.isfinite(float(metrics.total_loss)):
+            raise _no_number(metrics, iteration, subjects_in(iteration), checkpoints)
         report(Report("training", iteration, metrics, time.perf_counter() - began))
         if _due(iteration, every.summary):
             _write_summary(writers[0], metrics, iteration)
@@ -333,13 +336,12 @@ def _best_so_far(best: Checkpoints) -> tuple[int, float]:
     return (0, math.inf) if loss is None or iteration > int(best.iteration.numpy()) else (iteration, loss)
 
 
-def _check_finite(metrics: Metrics, iteration: int, checkpoints: Checkpoints) -> None:
-    if math.isfinite(float(metrics.total_loss)):
-        return
+def _no_number(metrics: Metrics, iteration: int, subjects: str, checkpoints: Checkpoints) -> InputError:
     parts = ", ".join(f"{name} {float(getattr(metrics, name)):g}" for name in Metrics._fields[:4])
-    raise InputError(
-        f"the loss of training batch {iteration} is not a finite number ({parts}); stopped before any checkpoint in "
-        f"{checkpoints.folder} was written over: lower lr or look at the scans of that batch"
+    held = f", which holds windows of {subjects}," if subjects else ""
+    return InputError(
+        f"the loss of training batch {iteration}{held} is not a finite number ({parts}); stopped before any checkpoint "
+        f"in {checkpoints.folder} was written over: lower lr or look at the scans of that batch"
     )
 
 
