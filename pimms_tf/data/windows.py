@@ -54,19 +54,25 @@ def foreground_locations(
 ) -> np.ndarray:
     """Locations (num, 6) uniform over windows whose centre lies in a slice that holds foreground, int32.
 
-    ``foreground`` is a (x, y, z) mask. Slices lie across the last axis along which the window has length 1, and across
-    z for a window that is thick everywhere. If no slice with foreground can be a centre, because the window is too
-    thick, the possible centres nearest to the foreground are used.
+    ``foreground`` is a (x, y, z) bool mask, or scans (x, y, z, scan), which show brain wherever one of them exceeds its
+    own mean, whitened or not. Slices lie across the last axis along which the window has length 1, and across z for a
+    window that is thick everywhere. If no slice with foreground can be a centre, because the window is too thick, the
+    possible centres nearest to the foreground are used.
 
-    Raises: InputError if the mask is empty or of another shape, or if the window is larger than the volume.
+    Raises: InputError if nothing is foreground, for another shape, or if the window is larger than the volume.
     """
     window = resolve_window(shape, window)
-    foreground = _map_on(shape, foreground, "foreground mask")
+    _map_on(shape, foreground if foreground.ndim == 3 else foreground[..., 0], "foreground mask")
     axis = max((axis for axis in range(3) if window[axis] == 1), default=2)
     across = tuple(other for other in range(3) if other != axis)
-    slices = np.flatnonzero(foreground.any(axis=across))
+    if foreground.dtype == bool:
+        shown = foreground.any(axis=across)
+    else:
+        # The brightest voxel of each slice, so that nothing of the size of a volume is made.
+        shown = foreground.max(axis=across) > foreground.mean(axis=(0, 1, 2))
+    slices = np.flatnonzero(shown.reshape(shape[axis], -1).any(axis=1))
     if not slices.size:
-        raise InputError("the foreground mask is empty: check the scans, or choose sampling_area = volume")
+        raise InputError("nothing is foreground: check the scans, or draw windows from the whole volume")
     first, last = window[axis] // 2, shape[axis] - window[axis] + window[axis] // 2
     possible = slices[(slices >= first) & (slices <= last)]
     if not possible.size:

@@ -153,6 +153,17 @@ def test_thick_windows_are_centred_in_foreground_or_as_near_as_they_fit():
     assert set(centres(windows.foreground_locations((4, 4, 10), (2, 2, 4), 50, foreground, rng()))[:, 2]) == {8}
 
 
+@pytest.mark.parametrize("background", [0.0, -3.0])
+def test_scans_may_stand_for_the_foreground_raw_or_whitened_and_absent_ones_do_not_count(background):
+    scans = np.full((6, 5, 8, 2), background, np.float32)
+    scans[2:4, 2:4, 3:5, 0] = 1
+    scans[..., 1] = 0
+    locations = windows.foreground_locations((6, 5, 8), (4, 4, 1), 60, scans, rng())
+    assert set(locations[:, 2]) == {3, 4}
+    with refusal("nothing is foreground"):
+        windows.foreground_locations((6, 5, 8), (4, 4, 1), 60, scans[..., 1:], rng())
+
+
 def test_resizing_and_back_returns_a_ramp():
     x, y, z = np.meshgrid(np.arange(5.0), np.arange(7.0), np.arange(3.0), indexing="ij")
     ramp = x + 2 * y - z
@@ -425,7 +436,7 @@ def test_maps_on_another_grid_are_refused_with_both_shapes():
 def test_a_prior_with_values_that_are_not_finite_and_an_empty_mask_are_refused():
     with refusal("the sampling prior holds values that are not finite"):
         windows.weighted_locations((3, 3, 3), (1, 1, 1), 1, np.full((3, 3, 3), np.nan), rng())
-    with refusal("the foreground mask is empty"):
+    with refusal("nothing is foreground: check the scans"):
         windows.foreground_locations((3, 3, 3), (1, 1, 1), 1, np.zeros((3, 3, 3), bool), rng())
 
 
