@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pimms_tf.data.formats import repaired_affine
 from pimms_tf.data.images import (
@@ -144,6 +145,15 @@ def test_zooming_a_ramp_by_nine_fifths_gives_halves():
     np.testing.assert_allclose(zoom_to(ramp, (9, 1, 1), 1)[:, 0, 0, 0], np.arange(9) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(5, 13, 9), (9, 6, 4), (7, 7, 20)])
+def test_one_matrix_per_axis_is_scipys_zoom(shape, order):
+    volume = np.random.default_rng(0).normal(size=(7, 8, 9)).astype(np.float32)
+    factors = [after / before for after, before in zip(shape, volume.shape, strict=True)]
+    expected = ndimage.zoom(volume, factors, order=order)
+    np.testing.assert_allclose(zoom_to(volume[..., np.newaxis], shape, order)[..., 0], expected, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("order", [0, 1, 3])
 @pytest.mark.parametrize(("before", "after"), [(8, 26), (7, 188), (8, 42), (182, 100)])
 def test_the_last_plane_is_never_lost_to_rounding(before, after, order):
@@ -179,7 +189,7 @@ def test_a_background_of_zeros_rings_unless_it_is_kept():
     ringing = resample(image, (1.3, 0.8, 1.0), 3)
     kept = resample(image, (1.3, 0.8, 1.0), 3, keep_zeros=True)
     linear = resample(image, (1.3, 0.8, 1.0), 1)
-    assert np.count_nonzero(ringing.data > 0) > 4 * np.count_nonzero(linear.data > 0)
+    assert np.count_nonzero(ringing.data > 0) > 3 * np.count_nonzero(linear.data > 0)
     np.testing.assert_array_equal(kept.data != 0, linear.data != 0)
     np.testing.assert_array_equal(kept.data[linear.data != 0], ringing.data[linear.data != 0])
     onto = Grid((20, 20, 20), an_affine(origin=(9, 9, 9)))
