@@ -105,6 +105,7 @@ class _Recipe:
 class _Run:
     """The batches of a run as arrays."""
 
+    subjects: Sequence
     schedule: Schedule
     recipe: _Recipe
     batch_size: int
@@ -125,6 +126,12 @@ class _Run:
         finally:
             workers.stop()
         self.recipe.cache.clear()
+
+    def subjects_in(self, number: int) -> list[str]:
+        """The sorted ids of the subjects in a batch of the whole run."""
+        windows = itertools.chain.from_iterable(self.schedule.blocks_from(number * self.batch_size))
+        items = [self.subjects[self.schedule.subject(int(v))] for v, _ in itertools.islice(windows, self.batch_size)]
+        return sorted({str(getattr(item, "subject_id", item)) for item in items})
 
     def _endless(self, workers: Workers[Batch]) -> Iterator[Batch]:
         waiting: list[tuple[Batch, int]] = []
@@ -153,11 +160,11 @@ class _Run:
         return self.schedule.blocks_from(self.start * self.batch_size)
 
 
-class _Batches(tf.data.Dataset):
-    """A dataset that is iterated by Python threads where that is possible, and through from_generator where not.
+class BatchDataset(tf.data.Dataset):
+    """A tf.data.Dataset of Batch that Python threads feed; made by `training_batches` and `validation_batches`.
 
-    TensorFlow replaces an exception in a generator by one of its own, and waits for the generator when an iterator is
-    given up, be that minutes. A Python iterator does neither.
+    Datasets derived from it go through tf.data's from_generator, which replaces an exception by one of its own, and waits
+    for the generator when an iterator is given up, be that minutes. Iterating this one does neither.
     """
 
     def __init__(self, run: _Run, rank: int, prefetch: int, keep: bool = False) -> None:
@@ -175,9 +182,17 @@ class _Batches(tf.data.Dataset):
         )
         super().__init__(self._generated._variant_tensor)
 
-    def kept(self) -> "_Batches":
+    def subjects_in(self, iteration: int) -> str:
+        """The ids of the subjects in the batch of an iteration, counted from 1 whatever `start` was; loads nothing."""
+        return ", ".join(self._run.subjects_in(iteration - 1))
+
+    def kept(self) -> "BatchDataset":
         """The same batches, held in memory by the first complete pass."""
-        return _Batches(self._run, self._rank, self._prefetch, keep=True)
+        return BatchDataset(self._run, self._rank, self._prefetch, keep=True)
+
+    def subjects_of(self, number: int) -> list[int]:
+        """The positions of the subjects in the batch of this number, counted from 0 at the start of the run."""
+        return self._run.schedule.subjects_in(number * self._run.batch_size, self._run.batch_size)
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._generated]
@@ -246,7 +261,7 @@ def training_batches(
     start: int = 0,
     prefetch: int = 2,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-) -> tf.data.Dataset:
+) -> BatchDataset:
     """A dataset of Batch: windows of shuffled subjects, mixed in a queue; the same for every number of threads.
 
     One subject is loaded, augmented and located here, to learn how many windows a visit gives and their rank. Iterating
@@ -304,9 +319,9 @@ def training_batches(
         left = max(available - start, 0)
         num_batches = left if num_batches is None else min(num_batches, left)
 
-    run = _Run(schedule, recipe, batch_size, start, num_batches, warmup, num_threads)
+    run = _Run(subjects, schedule, recipe, batch_size, start, num_batches, warmup, num_threads)
     rank = np.count_nonzero(locations[0, 3:] - locations[0, :3] != 1)
-    return _Batches(run, int(rank), prefetch)
+    return BatchDataset(run, int(rank), prefetch)
 
 
 def validation_batches(
@@ -326,7 +341,7 @@ def validation_batches(
     label_required: bool = True,
     prefetch: int = 2,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
-) -> tf.data.Dataset:
+) -> BatchDataset:
     """A dataset of exactly ``num_batches`` of Batch, the same in every pass, so that validations can be compared.
 
     Arguments are those of `training_batches`; ``augment`` is for what every window needs, such as resizing. The first

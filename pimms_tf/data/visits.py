@@ -66,6 +66,11 @@ class Schedule:
         place = np.flatnonzero(windows[:, 0] == visit)
         return block * self.visits_per_block * self.windows_per_visit + place[np.argsort(windows[place, 1])]
 
+    def subjects_in(self, window: int, num: int) -> list[int]:
+        """The positions of the subjects that `num` windows from a place of the run on come from, ascending."""
+        windows = (tuple(row) for block in self.blocks_from(window) for row in block.tolist())
+        return sorted({self.subject(visit) for visit, _ in itertools.islice(windows, num)})
+
     def blocks_from(self, window: int) -> Iterator[np.ndarray]:
         """The blocks from the one that holds a place of the run, the first without the windows before that place."""
         first, skipped = divmod(window, self.visits_per_block * self.windows_per_visit)
