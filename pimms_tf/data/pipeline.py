@@ -163,7 +163,7 @@ class _Run:
 class BatchDataset(tf.data.Dataset):
     """A tf.data.Dataset of Batch that Python threads feed; made by `training_batches` and `validation_batches`.
 
-    Datasets derived from it go through tf.data's from_generator, which replaces an exception by one of its own, and waits
+    Datasets derived from it go through from_generator, which replaces an exception by one of its own and waits
     for the generator when an iterator is given up, be that minutes. Iterating this one does neither.
     """
 

@@ -133,6 +133,7 @@ def test_axes_of_length_one_are_squeezed(window, space):
     assert batch.scans.shape == (2, *space, 4)
     assert batch.label.shape == (2, *space)
     assert [part.dtype for part in batch] == [tf.float32, tf.bool, tf.int32, tf.int32]
+    assert isinstance(dataset, tf.data.Dataset)
     assert dataset.element_spec.scans.shape.as_list() == [2, *(None for _ in space), 4]
 
 
@@ -262,6 +263,16 @@ def test_one_epoch_can_be_resumed_too():
     whole = batches(None, repeat=False, batch_size=3)
     assert_equal(batches(None, repeat=False, batch_size=3, start=2), whole[2:])
     assert batches(None, repeat=False, batch_size=3, start=9) == []
+
+
+def test_the_subjects_of_any_batch_are_known_without_loading_them():
+    loader = Loader()
+    dataset = training_batches(range(9), loader, None, cut(), 4, 0, 2, start=3)
+    delivered = [Batch(*(part.numpy() for part in batch)) for batch in itertools.islice(dataset, 8)]
+    loader.loaded.clear()
+    for number, batch in enumerate(delivered):
+        assert dataset.subjects_in(3 + number + 1) == ", ".join(map(str, sorted(set(origins(batch)))))
+    assert not loader.loaded
 
 
 def test_iterating_again_starts_from_the_same_batch_again():
@@ -473,13 +484,12 @@ def test_numbers_out_of_range_are_refused(changes, sentence):
 
 
 @pytest.mark.slow
-def test_thousands_of_windows_a_second_come_from_subjects_in_memory():
+def test_a_window_of_a_subject_in_memory_costs_a_fraction_of_a_millisecond():
     shape = (181, 217, 181)
     loader = Loader(shape=lambda index: shape)
     iterator = iter(training_batches(range(2), loader, None, cut((100, 100, 1), num=8), 64, 0, 2, permute=True))
     list(itertools.islice(iterator, 12))
-    began = time.perf_counter()
+    began = time.process_time()
     list(itertools.islice(iterator, 60))
-    rate = 60 * 64 / (time.perf_counter() - began)
-    # Two idle cores give three to six times as many.
-    assert rate > 1500
+    # Time of processors, all threads together, so that other work on the machine counts less.
+    assert (time.process_time() - began) / (60 * 64) < 600e-6
