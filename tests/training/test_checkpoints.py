@@ -168,10 +168,11 @@ def test_weights_may_be_restored_without_the_optimiser(folder, saved, state):
         assert int(state.iteration.numpy()) == 7
 
 
-def test_resuming_keeps_the_learning_rate_of_the_new_run(folder, state):
-    state.optimizer.learning_rate.assign(0.125)
-    checkpoints(state, folder).restore()
-    assert float(state.optimizer.learning_rate.numpy()) == 0.125
+def test_resuming_keeps_the_learning_rate_of_the_new_run(folder):
+    resumed = make_state()
+    resumed.optimizer.learning_rate.assign(0.125)
+    checkpoints(resumed, folder).restore()
+    assert float(resumed.optimizer.learning_rate.numpy()) == 0.125
 
 
 def refused(other, folder, match, **options):
