@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from niftynet_compat import Config, ConfigError, load_config
 from pimms_tf import __version__
@@ -27,26 +28,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     Any other exception is a fault of ours: it keeps its traceback, and Python ends with 1.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     logging.captureWarnings(True)
     for noisy in ("absl", "tensorflow", "h5py", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    debug = False
     try:
-        return arguments.run(arguments, _overrides(rest, arguments.takes_overrides))
+        arguments, rest = _parser().parse_known_args(argv)
+        debug = arguments.debug
+        overrides, words = _split_words(rest)
+        _take_words(arguments, overrides, words)
+        return arguments.run(arguments, overrides)
     except (InputError, ConfigError) as error:
-        return _complain(error, arguments.debug)
+        return _complain(error, debug)
     except OSError as error:
         if error.filename is None:
             raise
-        return _complain(InputError(f"{error.filename}: {error.strerror}"), arguments.debug, error)
+        return _complain(InputError(f"{error.filename}: {error.strerror}"), debug, error)
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints end like every other mistake, as one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help lists what there is")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pimms-tf",
         description="Segments white matter hyperintensities from any number of MR scans, in any order, without labels.",
         allow_abbrev=False,
@@ -60,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--debug", action="store_true", help="show the traceback of a mistake in the input")
         sub.set_defaults(run=run, takes_overrides=overrides)
         if overrides:
-            sub.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="INI file")
-            sub.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the same, as NiftyNet spells it")
+            # The INI file itself is no positional argument here: argparse would take the value of an override for it.
+            sub.usage = "%(prog)s [options] CONFIG [--key value ...]"
+            sub.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the INI file, as NiftyNet spells it")
         return sub
 
     verb("train", _train, "train the network that an INI file describes")
@@ -86,27 +98,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(words: Sequence[str], allowed: bool) -> dict[str, str]:
-    """Returns {key: text} of `--key value`, `--key=value`; a key without a value means True."""
+def _split_words(rest: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns {key: text} of `--key value` and `--key=value`, a key without a value meaning True, and other words."""
     overrides: dict[str, str] = {}
-    words = list(words)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--") or not allowed:
-            raise InputError(
-                f"'{word}' on the command line is neither an option of this verb nor a --key of the INI file"
-            )
+    others, waiting = [], list(rest)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("--"):
+            others.append(word)
+            continue
         key, equals, value = word[2:].partition("=")
         if not equals:
             # "-10,10" is a value, "-x" and "--x" are not; NiftyNet reads words that begin with a number's minus alike.
-            has_value = words and (not words[0].startswith("-") or words[0][1:2].isdigit())
-            value = words.pop(0) if has_value else "True"
+            has_value = waiting and (not waiting[0].startswith("-") or waiting[0][1:2].isdigit())
+            value = waiting.pop(0) if has_value else "True"
         overrides[key] = value
-    return overrides
+    return overrides, others
+
+
+def _take_words(arguments: argparse.Namespace, overrides: dict[str, str], words: list[str]) -> None:
+    """Finds the INI file among the words that no option took; whatever else is left is a mistake."""
+    if arguments.takes_overrides and arguments.conf is None and words and not words[0].startswith("-"):
+        arguments.conf = Path(words.pop(0))
+    if not arguments.takes_overrides:
+        words = [*(f"--{key}" for key in overrides), *words]
+    if words:
+        raise InputError(
+            f"'{words[0]}' on the command line is neither an option of this verb nor a --key of the INI file"
+        )
 
 
 def _config(arguments: argparse.Namespace, overrides: dict[str, str], action: str) -> Config:
-    path = arguments.conf or arguments.config
+    path = arguments.conf
     if path is None:
         raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
     if getattr(arguments, "subsets", False):
@@ -148,7 +171,10 @@ def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     stop = _StopSignals()
     with stop, _progress(config.training.max_iter) as report:
         reason = run.train(config, report, stop.requested)
-    return stop.exit_code if reason == "interrupted" else 0
+    if reason != "interrupted":
+        return 0
+    logging.getLogger(__name__).warning("stopped; --starting_iter -1 goes on from here")
+    return stop.exit_code
 
 
 def _inference(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:

@@ -2,9 +2,10 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,11 +20,14 @@ from niftynet_compat import (
     ini_text,
     read_split,
     settings_text,
+    write_split,
 )
 from niftynet_compat.discovery import read_file_list
 from pimms_tf import settings
-from pimms_tf.data.images import read_image, reorient, write_image
+from pimms_tf.data.images import Image, read_image, reorient, write_image
+from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels, unmap_labels
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore
+from pimms_tf.data.windows import check_border, resize_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import (
     SubjectResult,
@@ -37,6 +41,7 @@ from pimms_tf.evaluation import (
     write_results,
     write_summary,
 )
+from pimms_tf.evaluation.results import some_of
 from pimms_tf.files import replacing
 from pimms_tf.inference import (
     ExportInfo,
@@ -77,31 +82,43 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     if segments:
         settings.require_section(config, task.label, "label")
         settings.check_num_classes(config, task)
+    window = settings.window_of(config, "training")
     _prepare_machine(config)
-    folder = ModelDir(config.model_dir).prepare("train")
+    folder = ModelDir(config.model_dir)
     start = folder.resolve(config.training.starting_iter)
-    if start == 0 and folder.iterations() and config.training.max_iter > 0:
+    resumes = config.training.starting_iter != 0
+    if not resumes and folder.iterations() and config.training.max_iter > 0:
         raise ConfigError(
             f"model_dir {folder.root} holds checkpoints up to iteration {folder.iterations()[-1]} and "
             "starting_iter = 0 would write over them; give --starting_iter -1 to go on, or another model_dir"
         )
+    if not resumes:
+        settings.check_parts(config, task)
     subjects = settings.task_subjects(config, task, needs_label=segments)
-    phases = settings.phases_of(config, subjects, start)
+    phases = settings.phases_of(config, subjects)
     parts = {
         phase: settings.subjects_in_phase(subjects, phases, phase, config) if phases or phase is Phase.TRAINING else []
         for phase in (Phase.TRAINING, Phase.VALIDATION)
     }
     log.info(
-        "Number of subjects %d: %s", len(subjects), ", ".join(f"{len(part)} {phase}" for phase, part in parts.items())
+        "%d subjects, of which %s",
+        len(subjects),
+        ", ".join(f"{len(part)} for {phase}" for phase, part in parts.items()),
     )
     if config.training.validation_every_n > 0 and not parts[Phase.VALIDATION]:
         raise ConfigError(
             f"{config.path}: validation_every_n = {config.training.validation_every_n} needs validation subjects; set "
             "exclude_fraction_for_validation, or list some in dataset_split_file"
         )
-    loader = settings.subject_loader(config, task, needs_label=segments, landmarks_from=parts[Phase.TRAINING])
-    with replacing(folder.settings_file("train")) as temporary:
-        temporary.write_text(settings_text(config), encoding="utf-8")
+    loader = settings.subject_loader(config, task, needs_label=segments)
+    used = [*parts[Phase.TRAINING], *parts[Phase.VALIDATION]]
+    settings.check_subjects(loader, used, None if config.network.window_sampling == "resize" else window)
+    # From here on files are written.
+    folder.prepare("train")
+    if phases is not None and not config.split_file.is_file():
+        write_split(config.split_file, phases)
+    loader = settings.with_mappings(loader, config, task, learn_from=parts[Phase.TRAINING])
+    _write_settings(config)
     with replacing(folder.root / "settings_training.ini") as temporary:
         temporary.write_text(ini_text(config), encoding="utf-8")
 
@@ -114,17 +131,18 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     checkpoints = Checkpoints(
         folder.checkpoints, model, state.optimizer, state.iteration, config.training.max_checkpoints
     )
-    if start > 0:
+    if resumes:
         checkpoints.restore(start, config.training.vars_to_restore)
+        state.iteration.assign(start)
     else:
-        _warm_start(config, task, model)
+        _warm_start(config, model)
     loss, objective = settings.objective_of(config, task)
     weight = exponential_decay(settings.modality_decay(config), config.pimms.modality_weight)
     step = make_train_step(state, loss, weight, strategy, objective)
     check = make_validation_step(state, loss, weight, strategy, objective)
     batches = settings.training_windows(config, task, loader, parts[Phase.TRAINING], int(state.iteration.numpy()))
     held_out = settings.validation_windows(config, task, loader, parts[Phase.VALIDATION])
-    logs = folder.logs(resume=start > 0)
+    logs = folder.logs(resume=resumes)
     writers = (
         tf.summary.create_file_writer(str(logs / "training")),
         tf.summary.create_file_writer(str(logs / "validation")),
@@ -137,7 +155,9 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
         patience=config.training.patience if early else 0,
     )
     best = Checkpoints(folder.checkpoints / "best", model, state.optimizer, state.iteration, max_to_keep=2)
-    log.info("%s: %s parameters", model.name, f"{model.count_params():,}")
+    log.info("%s: %s parameters", config.network.name, f"{model.count_params():,}")
+    if start >= config.training.max_iter:
+        log.warning("iteration %d of max_iter = %d is there already; raise it", start, config.training.max_iter)
     return run_loop(
         state,
         step,
@@ -151,6 +171,9 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
         report,
         stopped,
         _previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0]),
+        lambda iteration: some_of(
+            parts[Phase.TRAINING][place].subject_id for place in batches.subjects_of(iteration - 1)
+        ),
     )
 
 
@@ -165,14 +188,26 @@ def inference(config: Config) -> None:
     """
     task = task_of(config)
     _prepare_machine(config)
-    model = _trained_model(config, task)
+    window = settings.window_of(config, "inference")
+    if config.network.window_sampling != "resize":
+        check_border([size if size > 0 else 2**31 for size in window], config.inference.border)
+    if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
+        raise ConfigError(
+            f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
+        )
+    codes = None
+    if task.variant != "classifier" and config.task.label_normalisation:
+        settings.require_section(config, task.label, "label")
+        codes = settings.label_codes(config, task.label)
     subjects = settings.task_subjects(config, task, needs_label=False)
-    split = read_split(config.split_file) if config.split_file.is_file() else None
-    chosen = settings.subjects_in_phase(subjects, split, config.inference.dataset_to_infer, config)
+    chosen = _subjects_to_infer(config, subjects)
     loader = settings.subject_loader(config, task, needs_label=False)
+    settings.check_subjects(loader, chosen, None)
+    loader = settings.with_mappings(loader, config, task)
+    network = _Network(_trained_model(config, task))
+    _write_settings(config)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
     outputs = {subset: ResultFolder(_subset_folder(config.save_seg_dir, subset), task.modalities) for subset in subsets}
-    classify, predict = _network_functions(model)
     for number, files in enumerate(chosen, start=1):
         subject = loader.load(settings.scan_files(files, task), files.subject_id)
         for subset, output in outputs.items():
@@ -180,25 +215,22 @@ def inference(config: Config) -> None:
             if shown is None:
                 continue
             scans, part = shown
-            scores = _scores(config, task, classify, part)
+            answer = _segmented(
+                config,
+                task,
+                network,
+                part,
+                window,
+                config.inference.border,
+                probabilities=config.task.output_prob,
+                order=config.inference.output_interp_order,
+                fill=config.inference.fill_constant,
+            )
             path = None
-            if task.variant != "classifier":
+            if answer.image is not None:
                 path = output.folder / f"{files.subject_id}{config.inference.output_postfix}.nii.gz"
-                image = segment(
-                    predict,
-                    part,
-                    None if config.pimms.classifier_scope == "window" else scores,
-                    settings.window_of(config, "inference"),
-                    config.inference.border,
-                    config.network.batch_size,
-                    spatial_rank=config.pimms.spatial_rank,
-                    probabilities=config.task.output_prob,
-                    order=config.inference.output_interp_order,
-                    fill=config.inference.fill_constant,
-                )
-                write_image(image, path)
-            names = [files.images[task.scans[scan]].name for scan in scans]
-            output.add(files.subject_id, path, names, scores, part.valid)
+                write_image(_in_codes(answer.image, None if config.task.output_prob else codes), path)
+            output.add(files.subject_id, path, _scan_names(task, files, scans), answer.scores, part.valid)
         log.info("%d of %d: %s", number, len(chosen), files.subject_id)
     for output in outputs.values():
         log.info("Saved %s", output.folder)
@@ -217,16 +249,19 @@ def evaluation(config: Config) -> str:
     if task.variant == "classifier":
         raise ConfigError(f"{config.path}: evaluation scores segmentations, but {config.network.name} makes none")
     settings.require_section(config, task.label, "label")
+    codes = settings.label_codes(config, task.label) if config.task.label_normalisation else None
     references = settings.files_of_section(config, task.label)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
+    found = {subset: _segmentations(config, subset) for subset in subsets}
+    expected = _expected_subjects(config, references)
     results = []
-    for subset in subsets:
-        if config.sources("inferred") and not subset:
-            inferred = settings.files_of_section(config, config.sources("inferred")[0])
-        else:
-            inferred = read_file_list(_subset_folder(config.save_seg_dir, subset) / "inferred.csv", "inferred")
-        for subject_id, reference, segmentation in join_by_subject(references, inferred):
-            results.append(SubjectResult(subject_id, subset, _score(config, subject_id, reference, segmentation)))
+    for subset, inferred in found.items():
+        # Only subjects that inference was meant to segment are missed where they have no segmentation.
+        wanted = {name: path for name, path in references.items() if name in inferred or name in expected}
+        for subject_id, reference, segmentation in join_by_subject(wanted, inferred):
+            scores = _score(config, task, codes, subject_id, reference, segmentation)
+            results.append(SubjectResult(subject_id, subset, scores))
+    _write_settings(config)
     write_results(config.save_csv_dir / "evaluation.csv", results)
     write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
     log.info("Saved %s and evaluation_summary.csv", config.save_csv_dir / "evaluation.csv")
@@ -287,13 +322,13 @@ def _prepare_machine(config: Config) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(config.pimms.device_threads)
 
 
-def _warm_start(config: Config, task: Task, model: PIMMS) -> None:
+def _write_settings(config: Config) -> None:
+    with replacing(ModelDir(config.model_dir).settings_file(config.action)) as temporary:
+        temporary.write_text(settings_text(config), encoding="utf-8")
+
+
+def _warm_start(config: Config, model: PIMMS) -> None:
     """Loads the parts that were trained on their own: `[PIMMS] segmenter` and `classifier`, each a model folder."""
-    if task.variant in ("hard", "soft") and config.classifier_dir is None:
-        raise ConfigError(
-            f"{config.path}: {config.network.name} mixes scans by a classifier that was trained before; name its model "
-            "folder in [PIMMS] classifier"
-        )
     for root, belongs in (
         (config.segmenter_dir, lambda path: "/classifier/" not in path),
         (config.classifier_dir, lambda path: "/classifier/" in path),
@@ -313,45 +348,128 @@ def _warm_start(config: Config, task: Task, model: PIMMS) -> None:
 def _trained_model(config: Config, task: Task) -> PIMMS:
     if task.variant != "classifier":
         settings.check_num_classes(config, task)
-    model = settings.network(task)
     folder = ModelDir(config.model_dir)
     from_parts = config.segmenter_dir is not None and config.classifier_dir is not None
     if from_parts and not folder.iterations():
         # Hard and Soft need no training of their own: a HeMIS segmenter and a classifier are all there is.
-        _warm_start(config, task, model)
+        model = settings.network(task)
+        _warm_start(config, model)
         return model
-    folder.prepare("inference")
-    iteration = folder.resolve(config.inference.inference_iter, zero_is_random=False)
+    if task.variant in ("hard", "soft") and not folder.iterations():
+        raise ConfigError(
+            f"{config.path}: model_dir {folder.root} has no checkpoint; train first, or name the model folders of a "
+            "HeMIS network and of a classifier in [PIMMS] segmenter and classifier"
+        )
+    iteration = folder.prepare("inference").resolve(config.inference.inference_iter, zero_is_random=False)
+    model = settings.network(task)
     checkpoints = Checkpoints(folder.checkpoints, model, None, tf.Variable(0, dtype=tf.int64))
     checkpoints.restore(iteration)
     return model
 
 
-def _network_functions(model: PIMMS):
+def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
+    split = read_split(config.split_file) if config.split_file.is_file() else None
+    phase = config.inference.dataset_to_infer
+    chosen = settings.subjects_in_phase(subjects, split, phase, config)
+    why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"
+    origin = config.split_file if split is not None else "no split file"
+    log.info("%d of %d subjects (%s; %s)", len(chosen), len(subjects), why, origin)
+    return chosen
+
+
+class _Network:
     """The network as functions of arrays, compiled once for each shape."""
 
-    @tf.function(reduce_retracing=True)
-    def classify(scans, valid):
-        return model.classify(scans, valid)
+    def __init__(self, model: PIMMS) -> None:
+        @tf.function(reduce_retracing=True)
+        def classify(scans, valid):
+            return model.classify(scans, valid)
 
-    @tf.function(reduce_retracing=True)
-    def predict(scans, scores, valid):
-        return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
+        @tf.function(reduce_retracing=True)
+        def predict(scans, scores, valid):
+            return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
 
-    return (
-        lambda scans, valid: classify(tf.constant(scans), tf.constant(valid)).numpy(),
-        lambda scans, scores, valid: predict(
-            tf.constant(scans), None if scores is None else tf.constant(scores), tf.constant(valid)
-        ).numpy(),
-    )
+        self._classify, self._predict = classify, predict
+
+    def classify(self, scans: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        return self._classify(tf.constant(scans), tf.constant(valid)).numpy()
+
+    def predict(self, scans: np.ndarray, scores: np.ndarray | None, valid: np.ndarray) -> np.ndarray:
+        given = None if scores is None else tf.constant(scores)
+        return self._predict(tf.constant(scans), given, tf.constant(valid)).numpy()
 
 
-def _scores(config: Config, task: Task, classify, subject: Subject) -> np.ndarray:
+class _Answer(NamedTuple):
+    """What the network says of a subject; no image if it only classifies scans."""
+
+    scores: np.ndarray  # (scan, modality)
+    image: Image | None
+
+
+def _segmented(
+    config: Config,
+    task: Task,
+    network: _Network,
+    subject: Subject,
+    window: tuple[int, int, int],
+    border: Sequence[int],
+    *,
+    probabilities: bool = False,
+    order: int = 0,
+    fill: float = 0.0,
+) -> _Answer:
+    """Scores and segmentation of a subject; with window_sampling = resize of its slices zoomed to the window."""
+    resizes, rank = config.network.window_sampling == "resize", config.pimms.spatial_rank
+    seen = settings.resized(subject, window) if resizes else subject
+    scores = _scores(config, task, network, seen)
+    if task.variant == "classifier":
+        return _Answer(scores, None)
+    per_window = config.pimms.classifier_scope == "window" and task.variant != "hemis"
+    given, batch_size = None if per_window else scores, config.network.batch_size
+    if not resizes:
+        image = segment(
+            network.predict,
+            subject,
+            given,
+            window,
+            border,
+            batch_size,
+            spatial_rank=rank,
+            probabilities=probabilities,
+            order=order,
+            fill=fill,
+        )
+        return _Answer(scores, image)
+    # Interpolated labels mean nothing, so above order 0 the best of the interpolated probabilities is taken.
+    soft = probabilities or order > 0
+    full = (0, 0, 1) if rank == 2 else (0, 0, 0)
+    small = segment(network.predict, seen, given, full, (0, 0, 0), batch_size, spatial_rank=rank, probabilities=soft)
+    image = restore(subject, resize_window(small.data, subject.scans.shape[:3], order), order)
+    if soft and not probabilities:
+        image = replace(image, data=np.argmax(image.data, axis=-1)[..., np.newaxis].astype(np.int32))
+    return _Answer(scores, image)
+
+
+def _scores(config: Config, task: Task, network: _Network, subject: Subject) -> np.ndarray:
     if task.variant == "hemis":
         return label_scores(subject, len(task.modalities))
+    # A million voxels take some hundred megabytes in the widest layer.
+    slices = max(1, 2**20 // int(np.prod(subject.scans.shape[:2] + subject.scans.shape[3:])))
+    rank = config.pimms.spatial_rank
     return modality_scores(
-        classify, subject, config.pimms.classifier_slices, spatial_rank=config.pimms.spatial_rank, batch_size=1
+        network.classify, subject, config.pimms.classifier_slices, spatial_rank=rank, batch_size=slices
     )
+
+
+def _scan_names(task: Task, files: SubjectFiles, scans: Sequence[int]) -> list[str]:
+    """The file names of these scans, "" for absent ones; several scans of one file are numbered."""
+    if len(task.scans) == 1 and len(scans) > 1:
+        return [f"{files.images[task.scans[0]].name}[{scan}]" for scan in scans]
+    return [files.images[task.scans[scan]].name if task.scans[scan] in files.images else "" for scan in scans]
+
+
+def _in_codes(image: Image, codes: LabelMapping | None) -> Image:
+    return image if codes is None else replace(image, data=unmap_labels(image.data, codes))
 
 
 def _subset_folder(folder: Path, subset: tuple[str, ...]) -> Path:
@@ -366,7 +484,7 @@ def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> 
     """
     num_scans = len(subject.valid)
     if not subset:
-        return [scan for scan in range(num_scans) if subject.valid[scan]], subject
+        return list(range(num_scans)), subject
     wanted = {task.modalities.index(name) for name in subset}
     scans = [scan for scan in range(num_scans) if subject.valid[scan] and subject.modality[scan] in wanted]
     if {int(subject.modality[scan]) for scan in scans} != wanted:
@@ -382,9 +500,36 @@ def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> 
     return order, part
 
 
-def _score(config: Config, subject_id: str, reference: Path, segmentation: Path) -> SubjectScores:
+def _segmentations(config: Config, subset: tuple[str, ...]) -> dict[str, Path]:
+    named = config.sources("inferred")
+    if named and not subset:
+        return settings.files_of_section(config, named[0])
+    listed = _subset_folder(config.save_seg_dir, subset) / "inferred.csv"
+    if not listed.is_file():
+        option = " --subsets" if subset else ""
+        raise InputError(
+            f"{listed} is not there, so there is nothing to evaluate: run pimms-tf inference {config.path}{option} "
+            "first, or name segmentations by inferred in the task section"
+        )
+    return read_file_list(listed, "inferred")
+
+
+def _expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:
+    if not config.split_file.is_file():
+        return set(references)
+    subjects = [SubjectFiles(subject_id, {}) for subject_id in references]
+    chosen = settings.subjects_in_phase(
+        subjects, read_split(config.split_file), config.inference.dataset_to_infer, config
+    )
+    return {subject.subject_id for subject in chosen}
+
+
+def _score(
+    config: Config, task: Task, codes: LabelMapping | None, subject_id: str, reference: Path, segmentation: Path
+) -> SubjectScores:
     """Scores of one pair of files, with both turned to RAS so that slices are axial whatever the files' order."""
-    truth, found = reorient(read_image(reference), ("R", "A", "S")), reorient(read_image(segmentation), ("R", "A", "S"))
+    truth = reorient(read_image(reference, config.inputs[task.label].loader), ("R", "A", "S"))
+    found = reorient(read_image(segmentation), ("R", "A", "S"))
     if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
         raise InputError(
             f"subject {subject_id}: reference {reference} {truth.shape} and segmentation {segmentation} {found.shape} "
@@ -392,8 +537,14 @@ def _score(config: Config, subject_id: str, reference: Path, segmentation: Path)
         )
     # Probabilities are those of every class, the background first.
     foreground = found.data[..., 0] if found.data.shape[-1] == 1 else 1.0 - found.data[..., 0]
+    label = truth.data[..., 0]
+    if codes is not None:
+        label = map_labels(label, codes)
+        # Classes and probabilities of other programs stay what they are.
+        if found.data.shape[-1] == 1 and not unlisted_labels(foreground, codes):
+            foreground = map_labels(foreground, codes)
     return evaluate_subject(
-        truth.data[..., 0],
+        label,
         foreground,
         truth.spacing_mm,
         surface_distance="niftynet" if config.pimms.distance == "niftynet" else "standard",
@@ -404,21 +555,11 @@ def _previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, 
     """What draws one subject's lesions, reference and segmentation, with the weights of the moment."""
     if task.variant == "classifier":
         return lambda: None
-    classify, predict = _network_functions(model)
+    network = _Network(model)
 
     def preview() -> np.ndarray:
         subject = loader.load(files.images, files.subject_id)
-        if config.network.window_sampling == "resize":
-            subject = settings.resized(subject, settings.window_of(config, "training"))
-        image = segment(
-            predict,
-            subject,
-            _scores(config, task, classify, subject),
-            settings.window_of(config, "training"),
-            (0, 0, 0),
-            config.network.batch_size,
-            spatial_rank=config.pimms.spatial_rank,
-        )
+        image = _segmented(config, task, network, subject, settings.window_of(config, "training"), (0, 0, 0)).image
         scan = restore(subject, subject.scans[..., int(np.argmax(subject.valid))], 1).data[..., 0]
         return orthogonal_slices(scan, restore(subject, subject.label, 0).data[..., 0], image.data[..., 0])
 

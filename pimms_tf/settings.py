@@ -24,9 +24,9 @@ from niftynet_compat import (
     split_subjects,
     write_label_mapping,
     write_mapping,
-    write_split,
 )
 from pimms_tf.data.augmentation import Augmentation, Elastic
+from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image
 from pimms_tf.data.intensity import LabelMapping, label_mapping
 from pimms_tf.data.pipeline import Batch, training_batches, validation_batches
@@ -35,10 +35,12 @@ from pimms_tf.data.windows import (
     balanced_locations,
     foreground_locations,
     resize_window,
+    resolve_window,
     uniform_locations,
     weighted_locations,
 )
 from pimms_tf.errors import InputError
+from pimms_tf.evaluation.results import some_of
 from pimms_tf.models import PIMMS, build_classifier, build_model, preset_choices
 from pimms_tf.training import Objective, make_loss
 
@@ -104,6 +106,7 @@ def task_of(config: Config) -> Task:
             raise ConfigError(f"{config.path}: [{config.task_name}] needs the number of modality classes")
         names = tuple(f"modality_{number}" for number in range(1, count + 1))
     names = names or scans
+    _check_modality_count(config, names)
     if choices["null_class"]:
         names = ("empty", *names)
     slots = pimms.image_modalities or scans
@@ -132,6 +135,17 @@ def task_of(config: Config) -> Task:
     )
 
 
+def _check_modality_count(config: Config, names: Sequence[str]) -> None:
+    key, null = ("num_classes_classification", 1) if config.task_name == "MULTITASK" else ("num_classes", 0)
+    if config.task_name == "SEGMENTATION" or getattr(config.task, key) in (-1, len(names) + null):
+        return
+    what = f"{len(names)} modalities" + (" and the empty slot, class 0," if null else "")
+    raise ConfigError(
+        f"{config.path}: {key} = {getattr(config.task, key)} in [{config.task_name}], but {what} "
+        f"({', '.join(names)}) make {len(names) + null}; correct it, or name the modalities in [PIMMS] modalities"
+    )
+
+
 def require_section(config: Config, section: str | None, key: str) -> None:
     if section is None:
         raise ConfigError(
@@ -147,27 +161,50 @@ def check_num_classes(config: Config, task: Task) -> None:
         )
 
 
+def check_parts(config: Config, task: Task) -> None:
+    """Hard and Soft begin with a classifier that was trained before.
+
+    Raises:
+        ConfigError: `[PIMMS] classifier` does not name one.
+    """
+    if task.variant in ("hard", "soft") and config.classifier_dir is None:
+        raise ConfigError(
+            f"{config.path}: {config.network.name} mixes scans by a classifier that was trained before; name its model "
+            "folder in [PIMMS] classifier"
+        )
+
+
+def _reads_modalities(config: Config, task: Task) -> bool:
+    """Whether the files that say which modality each scan has are needed: they are the answer, not the question."""
+    return task.modality_image is not None and (
+        config.action == "training" or task.variant == "hemis" or config.pimms.subsets
+    )
+
+
 def task_subjects(config: Config, task: Task, needs_label: bool) -> list[SubjectFiles]:
-    """The subjects that the action can use; every file and subject left aside is logged with its reason."""
+    """The subjects that the action can use; files and subjects left aside are counted and named, with the reason."""
     required = [task.label] if needs_label else []
-    if config.action == "training" and task.modality_image is not None:
+    if _reads_modalities(config, task):
         required.append(task.modality_image)
     if config.action == "training" and task.sampler is not None:
         required.append(task.sampler)
     needed = {*task.scans, *required}
     found = discover({name: section for name, section in config.inputs.items() if name in needed})
-    for section, file, reason in found.unmatched:
-        log.warning("[%s] %s is not used: %s", section, file if file is not None else "section", reason)
+    unused = _grouped(((section, reason), file.name) for section, file, reason in found.unmatched if file is not None)
+    for (section, reason), files in unused.items():
+        log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
     any_of: Sequence[str] = task.scans
     if not config.pimms.keep_incomplete:
         required, any_of = [*task.scans, *required], ()
     kept, dropped = select_subjects(found.subjects, required, any_of)
-    for subject_id, reason in dropped:
-        log.warning("subject %s is left out: it %s", subject_id, reason)
-    for subject in kept:
-        missing = [name for name in task.scans if name not in subject.images]
-        if missing:
-            log.info("subject %s lacks %s", subject.subject_id, ", ".join(missing))
+    for reason, ids in _grouped((reason, subject_id) for subject_id, reason in dropped).items():
+        log.warning("%d subjects are left out, each of which %s: %s", len(ids), reason, some_of(ids))
+    lacking = (
+        (", ".join(name for name in task.scans if name not in subject.images), subject.subject_id) for subject in kept
+    )
+    for names, ids in _grouped(lacking).items():
+        if names:
+            log.info("%d subjects lack %s: %s", len(ids), names, some_of(ids))
     if not kept:
         counts = ", ".join(f"{count} in [{name}]" for name, count in found.found.items())
         raise ConfigError(
@@ -177,8 +214,15 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
     return kept
 
 
-def phases_of(config: Config, subjects: Sequence[SubjectFiles], start: int) -> dict[str, Phase] | None:
-    """The phases on file; or, for a new training with fractions, freshly drawn ones, which are then put on file."""
+def _grouped(pairs: Iterable[tuple]) -> dict:
+    groups: dict = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def phases_of(config: Config, subjects: Sequence[SubjectFiles]) -> dict[str, Phase] | None:
+    """The phases on file; without a file, drawn ones if the configuration gives fractions, else None."""
     path = config.split_file
     if path.is_file():
         log.info("Loading from existing partitioning file %s", path)
@@ -187,9 +231,7 @@ def phases_of(config: Config, subjects: Sequence[SubjectFiles], start: int) -> d
     fractions = (training.exclude_fraction_for_validation, training.exclude_fraction_for_inference)
     if max(fractions) <= 0:
         return None
-    split = split_subjects([subject.subject_id for subject in subjects], *fractions, config.pimms.seed)
-    write_split(path, split)
-    return split
+    return split_subjects([subject.subject_id for subject in subjects], *fractions, config.pimms.seed)
 
 
 def subjects_in_phase(
@@ -202,12 +244,11 @@ def subjects_in_phase(
     return [subject for subject in subjects if subject.subject_id in wanted]
 
 
-def subject_loader(
-    config: Config, task: Task, needs_label: bool, landmarks_from: Sequence[SubjectFiles] | None = None
-) -> SubjectLoader:
+def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoader:
+    """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`."""
     network = config.network
     sections = [name for name in (*task.scans, task.label, task.sampler) if name is not None]
-    loader = SubjectLoader(
+    return SubjectLoader(
         axcodes={name: tuple(config.inputs[name].axcodes) or None for name in sections},
         pixdim_mm={name: tuple(config.inputs[name].pixdim[:3]) or None for name in sections},
         padding=network.volume_padding_size,
@@ -222,7 +263,7 @@ def subject_loader(
         modality=task.slot_modality,
         label=task.label if needs_label else None,
         weight=task.sampler if needs_label and network.window_sampling in ("weighted", "balanced") else None,
-        modality_image=task.modality_image if config.action == "training" else None,
+        modality_image=task.modality_image if _reads_modalities(config, task) else None,
         null_class=task.null_class,
         orders={name: config.inputs[name].interp_order for name in sections},
         loader={name: config.inputs[name].loader for name in sections},
@@ -230,11 +271,41 @@ def subject_loader(
         require_label=needs_label,
         reference=config.pimms.reference or None,
     )
-    if network.normalisation:
-        loader = replace(loader, mapping=_landmarks(config, task, loader, landmarks_from))
-    if needs_label and config.task.label_normalisation:
-        loader = replace(loader, label_mapping=_label_mapping(config, task, loader, landmarks_from))
+
+
+def with_mappings(
+    loader: SubjectLoader, config: Config, task: Task, learn_from: Sequence[SubjectFiles] | None = None
+) -> SubjectLoader:
+    """The loader with histogram landmarks, label codes and modality labels, as far as the configuration asks for them.
+
+    They are read from `histogram_ref_file`. Training learns those that the file lacks from its subjects, `learn_from`,
+    and puts them there.
+
+    Raises:
+        ConfigError: the file lacks some and there is nothing to learn from.
+    """
+    if config.network.normalisation:
+        loader = replace(loader, mapping=_landmarks(config, task, loader, learn_from))
+    if loader.label is not None and config.task.label_normalisation:
+        loader = replace(loader, label_mapping=label_codes(config, task.label, learn_from))
+    if loader.modality_image is not None:
+        loader = replace(loader, modality_mapping=_modality_labels(config, task, learn_from))
     return loader
+
+
+def check_subjects(loader: SubjectLoader, subjects: Sequence[SubjectFiles], window: Sequence[int] | None) -> None:
+    """Reads the headers of all subjects: the files of each lie on one grid, and a window fits into it.
+
+    Raises:
+        InputError: the first subject of which this is not so.
+    """
+    for files in subjects:
+        shape = loader.prepared_shape(files.images, files.subject_id)
+        if window is not None:
+            try:
+                resolve_window(shape, window)
+            except InputError as error:
+                raise InputError(f"subject {files.subject_id}: {error}") from error
 
 
 def network(task: Task) -> PIMMS:
@@ -316,7 +387,7 @@ def _locate(config: Config) -> Callable[[Subject, np.random.Generator], np.ndarr
                 )
             cut = weighted_locations if kind == "weighted" else balanced_locations
             return cut(shape, window, num, subject.weight, rng)
-        if kind != "resize" and config.pimms.sampling_area == "foreground":
+        if config.pimms.sampling_area == "foreground":
             return foreground_locations(shape, window, num, subject.scans, rng)
         return uniform_locations(shape, window, num, rng)
 
@@ -324,11 +395,27 @@ def _locate(config: Config) -> Callable[[Subject, np.random.Generator], np.ndarr
 
 
 def resized(subject: Subject, window: tuple[int, int, int]) -> Subject:
-    """The subject zoomed in plane to the window, all its slices kept: NiftyNet's resize sampler on single slices."""
-    size = (window[0], window[1], window[2] if window[2] > 1 else subject.scans.shape[2])
+    """The subject zoomed in plane to the window, all its slices kept: NiftyNet's resize sampler on single slices.
+
+    A window that is thick or full along z zooms that axis too. The result lies on a grid of its own, without padding.
+    """
+    shape = subject.scans.shape[:3]
+    size = (window[0], window[1], window[2] if window[2] != 1 else shape[2])
     scans = np.stack([resize_window(scan, size, 3) for scan in np.moveaxis(subject.scans, -1, 0)], axis=-1)
     label = None if subject.label is None else resize_window(subject.label, size, 0)
-    return replace(subject, scans=scans * subject.valid, label=label)
+    affine = subject.affine.copy()
+    steps = [(max(n - 1, 1), max(m - 1, 1)) for n, m in zip(shape, scans.shape[:3], strict=True)]
+    affine[:3, :3] *= [before / after for before, after in steps]
+    grid = Grid(scans.shape[:3], affine)
+    return replace(
+        subject,
+        scans=scans * subject.valid,
+        label=label,
+        affine=affine,
+        original=grid,
+        weight=None,
+        padding=((0, 0),) * 3,
+    )
 
 
 def training_windows(
@@ -413,21 +500,49 @@ def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequ
     return {name: known[name] for name in task.scans if name in known}
 
 
-def _label_mapping(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None):
-    """Label codes ↔ classes from file, else numbered from the training labels and put on file."""
+def label_codes(config: Config, section: str, learn_from: Sequence[SubjectFiles] | None = None) -> LabelMapping:
+    """Label codes of the files of a section and their classes: from file, else numbered from subjects and put on file.
+
+    Raises:
+        ConfigError: they are not on file and there are no subjects to learn them from.
+    """
     path = config.histogram_file
     if path is None:
         raise ConfigError(f"{config.path}: label_normalisation = True needs histogram_ref_file in [NETWORK]")
-    stored = read_label_mapping(path, "label", task.label) if path.is_file() else None
+    stored = read_label_mapping(path, "label", section) if path.is_file() else None
     if stored is not None:
-        return LabelMapping(*stored)
-    if subjects is None:
+        return LabelMapping(tuple(map(float, stored.source)), tuple(map(int, stored.target)))
+    if learn_from is None:
         raise ConfigError(
-            f"histogram_ref_file {path} has no label mapping of [{task.label}]; train first, or copy it there"
+            f"histogram_ref_file {path} has no label codes of [{section}], which label_normalisation = True needs; "
+            "train with this configuration first, or copy the file of the trained model there"
         )
-    mapping = label_mapping(read_image(subject.images[task.label]).data for subject in subjects)
-    write_label_mapping(path, "label", task.label, *mapping)
+    log.info("collecting label codes of [%s] from %d subjects", section, len(learn_from))
+    loader = config.inputs[section].loader
+    mapping = label_mapping(read_image(subject.images[section], loader).data for subject in learn_from)
+    write_label_mapping(path, "label", section, *mapping)
     return mapping
+
+
+def _modality_labels(config: Config, task: Task, learn_from: Sequence[SubjectFiles] | None) -> LabelMapping:
+    """Values of the modality files and their classes.
+
+    In [MULTITASK] 0 is an empty slot and modalities count from 1; without a class for empty slots 0 says nothing. In
+    [CLASSIFICATION] they count from 0, or are codes that `label_normalisation` numbers.
+    """
+    count, first = len(real_modalities(task)), int(task.null_class)
+    if config.task_name == "MULTITASK":
+        return LabelMapping(tuple(range(count + 1)), (0 if task.null_class else -1, *range(first, first + count)))
+    if not config.task.label_normalisation:
+        return LabelMapping(tuple(range(count)), tuple(range(first, first + count)))
+    codes = label_codes(config, task.modality_image, learn_from)
+    if max(codes.target) >= count:
+        raise ConfigError(
+            f"the files of [{task.modality_image}] have {max(codes.target) + 1} label codes, "
+            f"{', '.join(f'{code:g}' for code in codes.source)}, but there are {count} modality classes; correct "
+            "num_classes or the files"
+        )
+    return LabelMapping(codes.source, tuple(target + first for target in codes.target))
 
 
 def real_modalities(task: Task) -> tuple[str, ...]:
