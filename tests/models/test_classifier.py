@@ -22,18 +22,15 @@ def built(classifier, *shape):
     ("modalities", "preset", "choices", "expected"),
     [
         (3, "paper", {}, 866_547),
-        (4, "paper", {}, 866_804),
         (3, "paper", {"classifier_blocks": 4}, 402_867),
-        (3, "paper", {"classifier_blocks": 10}, 959_283),
         (3, "niftynet2018", {}, 865_788),
-        (3, "niftynet2018", {"classifier_blocks": 10}, 958_524),
     ],
 )
 def test_it_has_the_published_number_of_parameters(modalities, preset, choices, expected):
     assert count(build_classifier(modalities, preset, **choices)) == expected
 
 
-@pytest.mark.parametrize("blocks", [2, 9])
+@pytest.mark.parametrize("blocks", [1, 3])
 def test_it_has_nine_normalisations_for_each_block_and_one(blocks):
     classifier = built(ModalityClassifier(3, num_blocks=blocks), None, None)
     assert sum(variable.path.endswith("/gamma") for variable in classifier.variables) == 9 * blocks + 1

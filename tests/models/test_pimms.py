@@ -45,9 +45,6 @@ def warmed(model, num_scans=3):
         ("hemis", 3, "paper", {"norm": "none"}, 229_218, 16),
         ("hemis", 3, "niftynet2018", {}, 185_060, 25),
         ("online", 3, "paper", {}, 1_096_071, 275),
-        ("online", 3, "paper", {"norm": "none"}, 1_095_765, 267),
-        ("soft", 3, "paper", {}, 1_096_071, 275),
-        ("hard", 3, "paper", {}, 1_096_071, 275),
         ("soft", 3, "niftynet2018", {}, 185_060 + 865_788, 25 + 253),
         ("online", 4, "niftynet2018", {}, 1_202_572, 309),
         ("online", 4, "niftynet2018", {"classifier_pool": "spatial"}, 244_052 + 959_540, 309),
@@ -98,7 +95,7 @@ def test_the_order_of_scans_does_not_matter(variant, choices):
     scans = random_scans(2, *(11,) * model.spatial_rank, 4)
     valid = np.array([[True, True, True, True], [True, False, True, True]])
     segmentation, modality = model(scans, valid)
-    for order in map(list, itertools.permutations(range(4))):
+    for order in ([3, 2, 1, 0], [1, 2, 3, 0], [1, 0, 3, 2], [0, 2, 1, 3]):
         permuted = model(scans[..., order], valid[:, order])
         np.testing.assert_allclose(permuted.segmentation_logits, segmentation, rtol=0, atol=1e-6)
         np.testing.assert_allclose(permuted.modality_logits, np.asarray(modality)[:, order], rtol=0, atol=1e-6)
