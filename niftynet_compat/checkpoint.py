@@ -188,7 +188,7 @@ def _stored(prefix: Path) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         return {name: np.asarray(reader.get_tensor(name)) for name in sorted(reader.get_variable_to_shape_map())}
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, ValueError, LookupError, OSError) as error:
         reason = str(getattr(error, "message", None) or error).splitlines()[0]
         raise ConfigError(
             f"checkpoint {prefix} cannot be read ({reason}); all its files must be there and complete: copy them "

@@ -81,7 +81,6 @@ def import_checkpoint(
     output: str | Path,
     *,
     optimizer: bool = True,
-    lr: float = _RELEASED_LR,
     iteration: int | None = None,
     recorded: str | Path | None = None,
 ) -> ImportReport:
@@ -95,7 +94,6 @@ def import_checkpoint(
         prefix: the checkpoint's name up to `.index`.
         network: "hemis", "modality_classifier" or "pimms_online", or one of NiftyNet's names for them.
         optimizer: keep Adam's moments if they are stored; otherwise they start at 0.
-        lr: learning rate of continued training; the checkpoint does not tell the one that it was trained with.
         iteration: N; by default the checkpoint's global step, else the number in its name, else 1.
         recorded: .npz with `input` (b, x, y, scan) and the outputs of the original at inference, `output_infer` and for
             Online also `output_infer_1` (b · scan, modality); the imported model is compared with them.
@@ -114,9 +112,11 @@ def import_checkpoint(
     arrays = fit(released, {variable.path: tuple(variable.shape) for variable in model.variables}, optimizer)
     # Iteration 0 would mean random weights to `starting_iter`.
     number = max(1, iteration or released.iteration or 1)
-    state = new_state(model, "adam", lr)
+    state = new_state(model, "adam", _RELEASED_LR)
     variables = {variable.path: variable for variable in model.variables}
-    variables |= {f"optimizer/{variable.path}": variable for variable in state.optimizer.variables}
+    optimizer_variables = ((variable.path, variable) for variable in state.optimizer.variables)
+    # Keras numbers the optimisers of a process: adam, adam_1, …
+    variables |= {f"optimizer/adam/{path.split('/', 1)[1]}": variable for path, variable in optimizer_variables}
     for name, array in arrays.items():
         variables[name].assign(array)
     forward = () if recorded is None else compare_forward(model, recorded)
@@ -126,7 +126,7 @@ def import_checkpoint(
     stored = load_arrays(written, {name: array.shape for name, array in arrays.items()})
     largest = max(float(np.abs(stored[name].astype(np.float64) - array).max()) for name, array in arrays.items())
     with replacing(output / "imported.ini") as temporary:
-        temporary.write_text(_settings(released, model, lr), encoding="utf-8")
+        temporary.write_text(_settings(released, model), encoding="utf-8")
     kinds = list(released.auxiliary.values())
     moments = [name for name in arrays if name.endswith(("_momentum", "_velocity"))]
     return ImportReport(
@@ -173,6 +173,11 @@ def compare_forward(model: PIMMS, recorded: str | Path) -> tuple[Difference, ...
     if not {"input", "output_infer"} <= set(arrays):
         raise InputError(f"{recorded} holds no input and output_infer of the original")
     scans = arrays["input"].astype(np.float32)
+    if scans.ndim != 4 or (model.needs_labels and scans.shape[-1] != model.num_modalities):
+        raise InputError(
+            f"{recorded}: input has shape {scans.shape}; give (subject, x, y, scan), for hemis with "
+            f"{model.num_modalities} scans"
+        )
     prediction = model(scans, np.ones((len(scans), scans.shape[-1]), bool))
     logits = [part for part in prediction if part is not None]
     differences = []
@@ -226,7 +231,7 @@ def _last(released: Released, path: str, default: int) -> int:
     return shape[-1] if shape else default
 
 
-def _settings(released: Released, model: PIMMS, lr: float) -> str:
+def _settings(released: Released, model: PIMMS) -> str:
     """Returns the fragment of an INI file with which the imported model must be used."""
     network, segments = released.graph.network, model.attention is not None
     preset = preset_choices(_VARIANTS[network], _PRESET)
@@ -237,9 +242,9 @@ def _settings(released: Released, model: PIMMS, lr: float) -> str:
         f"name = {network}",
         "",
         "[TRAINING]",
-        "# To go on training: starting_iter = -1. The checkpoint does not hold the learning rate of its training.",
+        "# To go on training: starting_iter = -1. The learning rate is that of the released configurations.",
         "optimiser = adam",
-        f"lr = {lr:g}",
+        f"lr = {_RELEASED_LR:g}",
         "",
         f"[{'SEGMENTATION' if segments else 'CLASSIFICATION'}]",
         f"num_classes = {model.num_classes if segments else model.num_modalities}",
