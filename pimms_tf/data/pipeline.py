@@ -411,13 +411,9 @@ def _cut_scans(scans: np.ndarray, locations: np.ndarray, shown: np.ndarray, orde
     if (extents != extents[0]).any():
         raise ValueError(f"windows of one visit must have one size, received {np.unique(extents, axis=0).tolist()}")
     num_scans, slots = scans.shape[-1], order.shape[1]
-    in_place = (slots == num_scans) & (order == np.arange(slots)).all(axis=1) & shown.all(axis=1)
     windows = np.zeros((len(locations), *extents[0], slots), np.float32)
     for row, location in enumerate(locations):
         window = crop(scans, location)
-        if in_place[row]:
-            windows[row] = window
-            continue
         for slot, scan in enumerate(order[row]):
             if scan < num_scans and shown[row, scan]:
                 windows[row, ..., slot] = window[..., scan]

@@ -9,7 +9,7 @@ in how they draw the centre ``start + window // 2``:
     balanced     every value of a label map equally often
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -64,22 +64,26 @@ def foreground_locations(
     window = resolve_window(shape, window)
     _map_on(shape, foreground if foreground.ndim == 3 else foreground[..., 0], "foreground mask")
     axis = max((axis for axis in range(3) if window[axis] == 1), default=2)
-    across = tuple(other for other in range(3) if other != axis)
-    if foreground.dtype == bool:
-        shown = foreground.any(axis=across)
-    else:
-        # The brightest voxel of each slice, so that nothing of the size of a volume is made.
-        shown = foreground.max(axis=across) > foreground.mean(axis=(0, 1, 2))
-    slices = np.flatnonzero(shown.reshape(shape[axis], -1).any(axis=1))
-    if not slices.size:
-        raise InputError("nothing is foreground: check the scans, or draw windows from the whole volume")
     first, last = window[axis] // 2, shape[axis] - window[axis] + window[axis] // 2
-    possible = slices[(slices >= first) & (slices <= last)]
-    if not possible.size:
-        possible = np.unique(slices.clip(first, last))
+    shows = _foreground_test(foreground, axis)
+    # Slices are looked at as they are drawn: a window seldom needs two looks, and a volume has a hundred times more.
+    known: dict[int, bool] = {}
+    chosen: list[int] = []
+    while len(chosen) < num and len(known) <= last - first:
+        index = int(rng.integers(first, last + 1))
+        if index not in known:
+            known[index] = shows(index)
+        if known[index]:
+            chosen.append(index)
+    if len(chosen) < num:
+        possible = [index for index, shown in known.items() if shown]
+        possible = possible or sorted({min(max(i, first), last) for i in range(shape[axis]) if shows(i)})
+        if not possible:
+            raise InputError("nothing is foreground: check the scans, or draw windows from the whole volume")
+        chosen += rng.choice(sorted(possible), num - len(chosen)).tolist()
     locations = uniform_locations(shape, window, num, rng)
-    start = possible[rng.integers(0, possible.size, num)] - first
-    locations[:, axis], locations[:, axis + 3] = start, start + window[axis]
+    locations[:, axis] = np.asarray(chosen, np.int32) - first
+    locations[:, axis + 3] = locations[:, axis] + window[axis]
     return locations
 
 
@@ -253,6 +257,16 @@ def _steps(length: int, size: int, step: int) -> np.ndarray:
     start = np.unique(np.append(np.arange(0, last + 1, max(step, 1)), last))
     # Two tiles meet in a seam in the middle of the brain; NiftyNet covers it with a third.
     return np.append(start, round(start.sum() / 2)) if start.size == 2 else start
+
+
+def _foreground_test(foreground: np.ndarray, axis: int) -> Callable[[int], bool]:
+    planes = np.moveaxis(foreground, axis, 0)
+    if foreground.dtype == bool:
+        return lambda index: bool(planes[index].any())
+    # The mean of every scan over some 30 voxels an axis is near enough to tell head from air.
+    sample = foreground[tuple(slice(None, None, max(length // 32, 1)) for length in foreground.shape[:3])]
+    mean = sample.mean(axis=(0, 1, 2), dtype=np.float64)
+    return lambda index: bool((planes[index].max(axis=(0, 1)) > mean).any())
 
 
 def _valid_centres(shape: Sequence[int], window: Axes3) -> tuple[slice, slice, slice]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -230,15 +231,29 @@ def test_equal_coefficients_shift_a_volume():
     coefficients = np.zeros((3, 5**3))
     # SimpleITK counts axes backwards: its first direction is our z.
     coefficients[2] = 2
-    moved = augmentation.deform(volume, coefficients.ravel(), 2, order=1)
+    moved = augmentation.deform(volume, augmentation.displacement(volume.shape, coefficients.ravel(), 2), order=1)
     np.testing.assert_allclose(moved[:-2], volume[2:], atol=1e-5)
     assert not moved[-2:].any()
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])
+def test_a_displacement_evaluated_once_deforms_like_the_splines_themselves(order):
+    volume = rng().normal(size=(12, 13, 14)).astype(np.float32)
+    coefficients = augmentation.draw_deformation(3, Elastic(4, 2.0, 1.0), rng())
+    image = sitk.GetImageFromArray(volume)
+    splines = sitk.BSplineTransformInitializer(image, [4, 4, 4])
+    splines.SetParameters(coefficients.tolist())
+    interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}[order]
+    expected = sitk.GetArrayFromImage(sitk.Resample(image, image, splines, interpolator, 0.0))
+    deformed = augmentation.deform(volume, augmentation.displacement(volume.shape, coefficients, 4), order)
+    np.testing.assert_allclose(deformed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
 def test_no_deformation_returns_the_volume(order):
     volume = rng().normal(size=(8, 9, 10)).astype(np.float32)
-    np.testing.assert_allclose(augmentation.deform(volume, np.zeros(3 * 7**3), 4, order), volume, atol=1e-5)
+    still = augmentation.displacement(volume.shape, np.zeros(3 * 7**3), 4)
+    np.testing.assert_allclose(augmentation.deform(volume, still, order), volume, atol=1e-5)
 
 
 def test_the_asked_proportion_is_deformed_with_the_asked_spread():
