@@ -55,7 +55,7 @@ class Checkpoints:
             InputError: the folder cannot be written.
         """
         number = int(self.iteration.numpy())
-        arrays = {name: np.asarray(variable.numpy()) for name, variable in self._variables().items()}
+        arrays = {name: np.asarray(variable.numpy()) for name, variable in self.variables().items()}
         arrays[_ITERATION] = np.asarray(number, np.int64)
         if validation_loss is not None:
             arrays[_VALIDATION_LOSS] = np.asarray(validation_loss, np.float32)
@@ -88,7 +88,7 @@ class Checkpoints:
         """
         number = latest_iteration(self.folder) if iteration is None else iteration
         prefix = self.folder / f"model.ckpt-{number}"
-        wanted = self._variables(optimizer and not pattern)
+        wanted = self.variables(optimizer and not pattern)
         if pattern:
             wanted = {name: variable for name, variable in wanted.items() if re.search(pattern, name)}
             if not wanted:
@@ -111,7 +111,8 @@ class Checkpoints:
             return None
         return float(load_arrays(prefix, {_VALIDATION_LOSS: ()})[_VALIDATION_LOSS])
 
-    def _variables(self, optimizer: bool = True) -> dict[str, keras.Variable]:
+    def variables(self, optimizer: bool = True) -> dict[str, keras.Variable]:
+        """Returns what a checkpoint holds besides the iteration, by stored name; `optimizer` as in `restore`."""
         variables = {variable.path: variable for variable in self.model.variables}
         if self.optimizer is not None and optimizer:
             for variable in self.optimizer.variables:
