@@ -1,6 +1,5 @@
 """A checkpoint of the released TensorFlow 1 code → a model folder that trains on and segments here."""
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,7 @@ from pimms_tf.training.checkpoints import iterations
 
 _PRESET = "niftynet2018"
 _VARIANTS = {"hemis": "hemis", "modality_classifier": "classifier", "pimms_online": "online"}
-# What a checkpoint's shapes say about the classifier, and the preset of its network may have otherwise.
-_CLASSIFIER_CHOICES = (
-    "classifier_blocks",
-    "classifier_features",
-    "classifier_pool",
-    "classifier_head_bn",
-    "classifier_extra_bn",
-)
 _RELEASED_LR = 3e-4
-
-log = logging.getLogger(__name__)
 
 
 class Difference(NamedTuple):
