@@ -105,7 +105,6 @@ class _Recipe:
 class _Run:
     """The batches of a run as arrays."""
 
-    subjects: Sequence
     schedule: Schedule
     recipe: _Recipe
     batch_size: int
@@ -126,12 +125,6 @@ class _Run:
         finally:
             workers.stop()
         self.recipe.cache.clear()
-
-    def subjects_in(self, number: int) -> list[str]:
-        """The sorted ids of the subjects in a batch of the whole run."""
-        windows = itertools.chain.from_iterable(self.schedule.blocks_from(number * self.batch_size))
-        items = [self.subjects[self.schedule.subject(int(v))] for v, _ in itertools.islice(windows, self.batch_size)]
-        return sorted({str(getattr(item, "subject_id", item)) for item in items})
 
     def _endless(self, workers: Workers[Batch]) -> Iterator[Batch]:
         waiting: list[tuple[Batch, int]] = []
@@ -182,16 +175,12 @@ class BatchDataset(tf.data.Dataset):
         )
         super().__init__(self._generated._variant_tensor)
 
-    def subjects_in(self, iteration: int) -> str:
-        """The ids of the subjects in the batch of an iteration, counted from 1 whatever `start` was; loads nothing."""
-        return ", ".join(self._run.subjects_in(iteration - 1))
-
     def kept(self) -> "BatchDataset":
         """The same batches, held in memory by the first complete pass."""
         return BatchDataset(self._run, self._rank, self._prefetch, keep=True)
 
     def subjects_of(self, number: int) -> list[int]:
-        """The positions of the subjects in the batch of this number, counted from 0 at the start of the run."""
+        """The positions of the subjects in a batch, which is counted from 0 at the start of the run; loads nothing."""
         return self._run.schedule.subjects_in(number * self._run.batch_size, self._run.batch_size)
 
     def _inputs(self) -> list[tf.data.Dataset]:
@@ -319,7 +308,7 @@ def training_batches(
         left = max(available - start, 0)
         num_batches = left if num_batches is None else min(num_batches, left)
 
-    run = _Run(subjects, schedule, recipe, batch_size, start, num_batches, warmup, num_threads)
+    run = _Run(schedule, recipe, batch_size, start, num_batches, warmup, num_threads)
     rank = np.count_nonzero(locations[0, 3:] - locations[0, :3] != 1)
     return BatchDataset(run, int(rank), prefetch)
 

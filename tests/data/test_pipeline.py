@@ -271,7 +271,7 @@ def test_the_subjects_of_any_batch_are_known_without_loading_them():
     delivered = [Batch(*(part.numpy() for part in batch)) for batch in itertools.islice(dataset, 8)]
     loader.loaded.clear()
     for number, batch in enumerate(delivered):
-        assert dataset.subjects_in(3 + number + 1) == ", ".join(map(str, sorted(set(origins(batch)))))
+        assert dataset.subjects_of(3 + number) == sorted(set(origins(batch)))
     assert not loader.loaded
 
 
