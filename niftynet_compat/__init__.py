@@ -1,5 +1,6 @@
 """NiftyNet's files and words: INI settings, subject discovery, data splits, model folders, mapping files."""
 
+from niftynet_compat.checkpoint import import_tf1
 from niftynet_compat.config import (
     ClassificationSection,
     Config,
@@ -62,6 +63,7 @@ __all__ = [
     "Unmatched",
     "discover",
     "find_subjects",
+    "import_tf1",
     "ini_text",
     "load_config",
     "phase_subjects",

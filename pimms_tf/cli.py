@@ -86,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("export", _export, "write a trained network as a SavedModel for TensorFlow Serving")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of numbered versions")
     sub.add_argument("--model_version", type=int, metavar="N", help="its number; default: the next free one")
+    text = "make a model folder of a checkpoint of the released NiftyNet code"
+    sub = verb("import-checkpoint", _import_checkpoint, text, overrides=False)
+    sub.add_argument("prefix", type=Path, metavar="CHECKPOINT", help="its name up to .index: models/model.ckpt-26000")
+    networks = "hemis, modality_classifier, pimms_online, or NiftyNet's name for one"
+    sub.add_argument("--network", required=True, metavar="NAME", help=networks)
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="new model folder")
+    sub.add_argument("--iteration", type=int, metavar="N", help="number of the new checkpoint; default: the old one's")
+    sub.add_argument("--recorded", type=Path, metavar="NPZ", help="input and outputs of the original to compare with")
     sub = verb("report", _report, "tabulate result files of evaluation; test two for a difference", overrides=False)
     sub.add_argument("results", nargs="+", type=Path, metavar="CSV", help="evaluation.csv of one or more models")
     sub = verb("simulate", _simulate, "write simulated subjects with lesions: T1, T2, FLAIR and masks", overrides=False)
@@ -198,6 +206,21 @@ def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     run = _import_run()
 
     print(run.export(config, arguments.output, arguments.model_version))
+    return 0
+
+
+def _import_checkpoint(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+    _import_run()
+    from pimms_tf.import_checkpoint import import_checkpoint
+
+    done = import_checkpoint(
+        arguments.prefix,
+        arguments.network,
+        arguments.output,
+        iteration=arguments.iteration,
+        recorded=arguments.recorded,
+    )
+    print(done.text())
     return 0
 
 
