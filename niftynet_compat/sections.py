@@ -408,6 +408,7 @@ class PimmsSection:
     double_softmax: bool | None = _key(ini.to_bool, None, "softmax inside the network and again in the loss")
     sampling_area: str = _key(ini.to_str, "foreground", "where window centres lie", "foreground", "all")
     early_stopping: bool = _key(ini.to_bool, False, "stop by patience and early_stopping_mode")
+    use_best: bool = _key(ini.to_bool, False, "infer with the checkpoint of the lowest validation loss, not by number")
     subsets: bool = _key(ini.to_bool, False, "run every subset of the scans")
     distance: str = _key(ini.to_str, "mm", "unit of distances", "mm", "niftynet")
     device_threads: int = _key(ini.to_int, 0, "threads of the device, 0 = its own choice", low=0)

@@ -155,7 +155,8 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
         patience=config.training.patience if early else 0,
     )
     best = Checkpoints(folder.checkpoints / "best", model, state.optimizer, state.iteration, max_to_keep=2)
-    log.info("%s: %s parameters", config.network.name, f"{model.count_params():,}")
+    trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    log.info("%s: %s trainable parameters", config.network.name, f"{trainable:,}")
     if start >= config.training.max_iter:
         log.warning("iteration %d of max_iter = %d is there already; raise it", start, config.training.max_iter)
     return run_loop(
@@ -360,10 +361,14 @@ def _trained_model(config: Config, task: Task) -> PIMMS:
             f"{config.path}: model_dir {folder.root} has no checkpoint; train first, or name the model folders of a "
             "HeMIS network and of a classifier in [PIMMS] segmenter and classifier"
         )
-    iteration = folder.prepare("inference").resolve(config.inference.inference_iter, zero_is_random=False)
+    folder.prepare("inference")
     model = settings.network(task)
-    checkpoints = Checkpoints(folder.checkpoints, model, None, tf.Variable(0, dtype=tf.int64))
-    checkpoints.restore(iteration)
+    iteration = tf.Variable(0, dtype=tf.int64)
+    if config.pimms.use_best:
+        Checkpoints(folder.checkpoints / "best", model, None, iteration).restore()
+    else:
+        number = folder.resolve(config.inference.inference_iter, zero_is_random=False)
+        Checkpoints(folder.checkpoints, model, None, iteration).restore(number)
     return model
 
 
