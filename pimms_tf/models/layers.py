@@ -63,7 +63,7 @@ class BatchNorm(keras.layers.Layer):
             )
 
     def call(self, x, present=None, training=False):
-        mean, variance = self.moving_mean, self.moving_variance
+        mean, variance = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
         if training:
             batch_mean, batch_variance, any_row = self._moments(x, present)
             if self.statistics == "batch":
@@ -90,13 +90,15 @@ class BatchNorm(keras.layers.Layer):
         variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
         # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
         any_row = num_rows > 0
-        return ops.where(any_row, mean, self.moving_mean), ops.where(any_row, variance, self.moving_variance), any_row
+        moving_mean, moving_variance = map(ops.convert_to_tensor, (self.moving_mean, self.moving_variance))
+        return ops.where(any_row, mean, moving_mean), ops.where(any_row, variance, moving_variance), any_row
 
     def _update(self, mean, variance, any_row):
         if self.average == "debiased":
-            unseen = self.decay * self.unseen
-            rate = (1.0 - self.decay) / (1.0 - unseen)
-            self.unseen.assign(ops.where(any_row, unseen, self.unseen))
+            before = ops.convert_to_tensor(self.unseen)
+            after = self.decay * before
+            rate = (1.0 - self.decay) / (1.0 - after)
+            self.unseen.assign(ops.where(any_row, after, before))
         else:
             rate = 1.0 - self.decay
         rate = ops.where(any_row, rate, 0.0)
