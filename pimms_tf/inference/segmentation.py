@@ -92,7 +92,7 @@ def segment(
     """The segmentation on the grid of the subject's own files: labels (x, y, z, 1) int32, or probabilities per class.
 
     Windows lie on NiftyNet's grid, lose `border` on each side and overwrite each other; labels or probabilities are
-    taken before that. `predict` gets exactly `batch_size` windows each time, the last one repeated where they run out,
+    taken before that. `predict` gets exactly `batch_size` windows each time, the first ones again where they run out,
     so a compiled function is traced once. A model with a single class is taken as it is, without softmax.
 
     Args:
@@ -107,7 +107,7 @@ def segment(
             where it is smaller, repeating its outermost voxels; so each voxel is covered and any volume will do. (The
             line's minimum, with which NiftyNet pads, suits raw intensities; after whitening it can be darker than the
             background.) A full axis has no seams: its border is neither added nor cut. False is NiftyNet: voxels within
-            `border` of the edge are `fill`.
+            `border` of the edge are `fill`, and the first windows, where they fill the last batch, are pasted again.
 
     Raises:
         InputError: the subject has no scan; a border leaves nothing of the window; a 2-D model is given thick windows;
@@ -125,7 +125,7 @@ def segment(
     aggregator = GridAggregator(scans.shape[:3], tiling.border, fill)
     locations = grid_locations(scans.shape[:3], tiling.window, tiling.border)
     for start in range(0, len(locations), _checked_batch_size(batch_size)):
-        batch = locations[np.arange(start, start + batch_size).clip(max=len(locations) - 1)]
+        batch = locations[np.arange(start, start + batch_size) % len(locations)]
         windows = np.stack([crop(scans, location) for location in batch])
         if slice_axis is not None:
             windows = windows.squeeze(1 + slice_axis)
@@ -139,7 +139,8 @@ def segment(
         answers = _softmax(logits) if keeps_classes else _labels(logits)
         if slice_axis is not None:
             answers = np.expand_dims(answers, 1 + slice_axis)
-        for answer, location in zip(answers, locations[start : start + batch_size], strict=False):
+        num_pasted = min(batch_size, len(locations) - start) if pads_edges else batch_size
+        for answer, location in zip(answers[:num_pasted], batch[:num_pasted], strict=True):
             aggregator.add(answer, location)
     inside = tuple(slice(before, before + length) for (before, _), length in zip(tiling.padding, shape, strict=True))
     image = restore(subject, aggregator.result()[inside], order)
