@@ -1,8 +1,8 @@
 """Layers and networks against arrays that NiftyNet 0.6 computed on TensorFlow 1.15 (goldens/07_layers).
 
 Every recorded case is either compared here or listed in `LEFT_OUT` with the reason. Compared are the output in
-inference and in training, the gradient of Σ output · cotangent with respect to the input and every trained variable, and
-the moving statistics after one update.
+inference and in training, the gradient of Σ output · cotangent with respect to the input and every trained variable,
+and the moving statistics after one update.
 """
 
 import csv
