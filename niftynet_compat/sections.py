@@ -383,7 +383,7 @@ class PimmsSection:
     abstraction_ddof: int | None = _key(ini.to_int, None, "variance divides by n - ddof", low=0, high=1)
     mask_scope: str | None = _key(ini.to_str, None, "who decides that a modality is absent", "sample", "batch")
     norm: str | None = _key(ini.to_str, None, "normalisation layer", "batch", "none")
-    norm_scope: str | None = _key(ini.to_str, None, "scans that enter its statistics", "present", "all")
+    norm_scope: str | None = _key(ini.to_str, None, "scans that enter its statistics", "present", "all", "slot")
     frontend: str | None = _key(ini.to_str, None, "front-end", "paper", "paper_5x5", "highres_1x1")
     init: str | None = _key(ini.to_str, None, "initial weights", "he_normal", "niftynet")
     classifier_blocks: int | None = _key(ini.to_int, None, "blocks per resolution", low=1)
