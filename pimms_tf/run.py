@@ -82,6 +82,7 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     if segments:
         settings.require_section(config, task.label, "label")
         settings.check_num_classes(config, task)
+    settings.check_sampler(config, task)
     window = settings.window_of(config, "training")
     _prepare_machine(config)
     folder = ModelDir(config.model_dir)
@@ -234,7 +235,8 @@ def inference(config: Config) -> None:
             output.add(files.subject_id, path, _scan_names(task, files, scans), answer.scores, part.valid)
         log.info("%d of %d: %s", number, len(chosen), files.subject_id)
     for output in outputs.values():
-        log.info("Saved %s", output.folder)
+        if output.num_scans:
+            log.info("Saved %s", output.folder)
 
 
 def evaluation(config: Config) -> str:
@@ -253,7 +255,7 @@ def evaluation(config: Config) -> str:
     codes = settings.label_codes(config, task.label) if config.task.label_normalisation else None
     references = settings.files_of_section(config, task.label)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
-    found = {subset: _segmentations(config, subset) for subset in subsets}
+    found = _segmentations(config, subsets)
     expected = _expected_subjects(config, references)
     results = []
     for subset, inferred in found.items():
@@ -505,18 +507,23 @@ def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> 
     return order, part
 
 
-def _segmentations(config: Config, subset: tuple[str, ...]) -> dict[str, Path]:
+def _segmentations(config: Config, subsets: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Path]]:
+    """The segmentations of each subset that any subject has, {subject: file}."""
     named = config.sources("inferred")
-    if named and not subset:
-        return settings.files_of_section(config, named[0])
-    listed = _subset_folder(config.save_seg_dir, subset) / "inferred.csv"
-    if not listed.is_file():
-        option = " --subsets" if subset else ""
+    if named and not any(subsets):
+        return {(): settings.files_of_section(config, named[0])}
+    lists = {subset: _subset_folder(config.save_seg_dir, subset) / "inferred.csv" for subset in subsets}
+    found = {subset: read_file_list(path, "inferred") for subset, path in lists.items() if path.is_file()}
+    if not found:
+        option = " --subsets" if any(subsets) else ""
         raise InputError(
-            f"{listed} is not there, so there is nothing to evaluate: run pimms-tf inference {config.path}{option} "
-            "first, or name segmentations by inferred in the task section"
+            f"{lists[subsets[0]]} is not there, so there is nothing to evaluate: run pimms-tf inference "
+            f"{config.path}{option} first, or name segmentations by inferred in the task section"
         )
-    return read_file_list(listed, "inferred")
+    for subset in subsets:
+        if subset not in found:
+            log.warning("%s: no subject was segmented from %s", config.save_seg_dir, "+".join(subset))
+    return found
 
 
 def _expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from niftynet_compat import (
     Config,
     ConfigError,
+    ModelDir,
     Phase,
     SubjectFiles,
     discover,
@@ -146,6 +147,14 @@ def _check_modality_count(config: Config, names: Sequence[str]) -> None:
     )
 
 
+def check_sampler(config: Config, task: Task) -> None:
+    if config.network.window_sampling in ("weighted", "balanced") and task.sampler is None:
+        raise ConfigError(
+            f"{config.path}: window_sampling = {config.network.window_sampling} needs a map to draw windows by; set "
+            f"sampler in [{config.task_name}], for example to the section of the label"
+        )
+
+
 def require_section(config: Config, section: str | None, key: str) -> None:
     if section is None:
         raise ConfigError(
@@ -162,16 +171,19 @@ def check_num_classes(config: Config, task: Task) -> None:
 
 
 def check_parts(config: Config, task: Task) -> None:
-    """Hard and Soft begin with a classifier that was trained before.
+    """Hard and Soft begin with a classifier that was trained before; parts that are named have been trained.
 
     Raises:
-        ConfigError: `[PIMMS] classifier` does not name one.
+        ConfigError: `[PIMMS] classifier` is not set, or a part has no checkpoint.
     """
     if task.variant in ("hard", "soft") and config.classifier_dir is None:
         raise ConfigError(
             f"{config.path}: {config.network.name} mixes scans by a classifier that was trained before; name its model "
             "folder in [PIMMS] classifier"
         )
+    for root in (config.segmenter_dir, config.classifier_dir):
+        if root is not None:
+            ModelDir(root).latest_iteration()
 
 
 def _reads_modalities(config: Config, task: Task) -> bool:
@@ -380,11 +392,6 @@ def _locate(config: Config) -> Callable[[Subject, np.random.Generator], np.ndarr
     def locate(subject: Subject, rng: np.random.Generator) -> np.ndarray:
         shape = subject.scans.shape[:3]
         if kind in ("weighted", "balanced"):
-            if subject.weight is None:
-                raise InputError(
-                    f"subject {subject.subject_id} has no sampling map, which window_sampling = {kind} needs: set "
-                    "sampler in the task section"
-                )
             cut = weighted_locations if kind == "weighted" else balanced_locations
             return cut(shape, window, num, subject.weight, rng)
         if config.pimms.sampling_area == "foreground":
@@ -550,7 +557,8 @@ def real_modalities(task: Task) -> tuple[str, ...]:
 
 
 def scan_files(files: SubjectFiles, task: Task) -> dict[str, Path]:
-    return {name: path for name, path in files.images.items() if name in task.scans}
+    """The files of a subject without those that hold an answer, which inference has no use for."""
+    return {name: path for name, path in files.images.items() if name in (*task.scans, task.modality_image)}
 
 
 def files_of_section(config: Config, section: str) -> dict[str, Path]:

@@ -23,6 +23,11 @@ class ResultFolder:
     _inferred: list[tuple[str, ...]] = field(default_factory=list)
     _scores: list[tuple[str, ...]] = field(default_factory=list)
 
+    @property
+    def num_scans(self) -> int:
+        """How many scans have been noted."""
+        return len(self._scores)
+
     def add(
         self, subject_id: str, path: Path | None, scan_names: list[str], scores: np.ndarray, valid: np.ndarray
     ) -> None:

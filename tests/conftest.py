@@ -1,0 +1,195 @@
+"""What tests of the whole program share: a few small simulated subjects, a small configuration, a trained model."""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MODALITIES = ("T1", "T2", "FLAIR")
+SUBJECTS = tuple(f"sub{number:02d}" for number in range(6))
+# Two subjects for each phase; voxels of 6 mm make volumes of 28 x 35 x 10.
+SECTIONS = {
+    "SYSTEM": {"num_threads": 2, "model_dir": "./model"},
+    "NETWORK": {
+        "name": "pimms_online",
+        "batch_size": 4,
+        "queue_length": 20,
+        "whitening": True,
+        "normalise_foreground_only": True,
+        "foreground_type": "threshold_plus",
+    },
+    "TRAINING": {
+        "lr": 1e-3,
+        "loss_type": "DicePlusXEnt",
+        "sample_per_volume": 2,
+        "max_iter": 2,
+        "save_every_n": 0,
+        "tensorboard_every_n": 1,
+        "exclude_fraction_for_validation": 0.33,
+        "exclude_fraction_for_inference": 0.33,
+    },
+    "INFERENCE": {"spatial_window_size": "(0, 0, 1)"},
+    "EVALUATION": {},
+    "SEGMENTATION": {"image": ",".join(MODALITIES), "label": "lesion", "num_classes": 2},
+    "PIMMS": {
+        "classifier_blocks": 1,
+        "classifier_features": "4, 8",
+        "frontend": "highres_1x1",
+        "classifier_slices": 3,
+    },
+}
+
+
+class Study:
+    """A folder with `x.ini` in which commands run: study.write(NETWORK={"name": "hemis"}), study("train", "x.ini")."""
+
+    def __init__(self, folder: Path, scans: Path) -> None:
+        self.folder, self.scans = folder, scans
+
+    def write(self, name: str = "x.ini", scans: Path | None = None, **changes: Mapping | None) -> Path:
+        """Writes the small configuration with changed keys; None removes a key or a whole section."""
+        sections = dict(SECTIONS)
+        for section in (*MODALITIES, "lesion"):
+            sections[section] = {
+                "path_to_search": scans or self.scans,
+                "filename_contains": f"_{section}",
+                "interp_order": 0 if section == "lesion" else 3,
+                "axcodes": "(L, P, S)",
+                "spatial_window_size": "(24, 24, 1)",
+            }
+        for section, keys in changes.items():
+            sections[section] = None if keys is None else {**(sections.get(section) or {}), **keys}
+        blocks = [
+            "\n".join([f"[{section}]", *(f"{key} = {value}" for key, value in keys.items() if value is not None)])
+            for section, keys in sections.items()
+            if keys is not None
+        ]
+        path = self.folder / name
+        path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+        return path
+
+    def copy_scans(self) -> Path:
+        """A copy of the scans to spoil."""
+        return Path(shutil.copytree(self.scans, self.folder / "scans"))
+
+    def listing(self) -> list[str]:
+        """All files and folders below the study's folder."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+
+    def __call__(self, *argv: str) -> int:
+        from pimms_tf.cli import main
+
+        return main(argv)
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory) -> Path:
+    """A folder with T1, T2, FLAIR and lesion mask of six small simulated subjects; not to be changed."""
+    from pimms_tf.data.simulation import simulate_subject, write_subject
+
+    folder = tmp_path_factory.mktemp("cohort")
+    for number, subject_id in enumerate(SUBJECTS):
+        subject = simulate_subject(np.random.default_rng((0, number)), (6.0, 6.0, 6.0), (-20.0, 40.0))
+        write_subject(folder, subject_id, subject)
+    return folder
+
+
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Takes back what the command line does to the logging of the process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in ("absl", "tensorflow", "h5py", "matplotlib")}
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
+        logging.captureWarnings(False)
+
+
+@contextmanager
+def eager_functions() -> Iterator[None]:
+    """For a handful of steps, tracing the network takes longer than running it as it stands."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Even though the `tf.config.experimental_run_functions_eagerly`")
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+
+def trained_folder(folder: Path, scans: Path, **changes: Mapping) -> Path:
+    """The folder after training as its new x.ini says."""
+    study = Study(folder, scans)
+    study.write(**changes)
+    with logging_restored(), chdir(folder):
+        assert study("train", "x.ini") == 0
+    return folder
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:  # contextlib has it from Python 3.11 on
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def study(tmp_path, scans, monkeypatch) -> Iterator[Study]:
+    """An empty folder with a configuration, as the working directory."""
+    monkeypatch.setenv("niftynet_config_home", str(tmp_path / "no_home"))
+    study = Study(tmp_path, scans)
+    study.write()
+    with logging_restored(), chdir(tmp_path):
+        yield study
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, scans) -> Path:
+    """The folder of a study whose x.ini has been trained for four iterations; to be copied, not changed."""
+    training = {"max_iter": 4, "save_every_n": 2, "validation_every_n": 2, "validation_max_iter": 1}
+    return trained_folder(tmp_path_factory.mktemp("trained"), scans, TRAINING=training)
+
+
+@pytest.fixture(scope="session")
+def hemis(tmp_path_factory, scans) -> Path:
+    """The folder of a study with a HeMIS network, trained for two iterations."""
+    with eager_functions():
+        return trained_folder(tmp_path_factory.mktemp("hemis"), scans, NETWORK={"name": "hemis"})
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory, scans) -> Path:
+    """The folder of a study with a modality classifier, trained for two iterations."""
+    with eager_functions():
+        network = {"name": "modality_classifier"}
+        return trained_folder(tmp_path_factory.mktemp("classifier"), scans, NETWORK=network)
+
+
+@pytest.fixture
+def trained_study(study, trained) -> Study:
+    """A study of one's own with the model of `trained`."""
+    shutil.copytree(trained, study.folder, dirs_exist_ok=True)
+    return study
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Runs TensorFlow's functions as Python."""
+    with eager_functions():
+        yield
