@@ -75,7 +75,7 @@ class ModelDir:
             )
         return number
 
-    def logs(self, resume: bool) -> Path:
+    def logs(self, resume: bool = False) -> Path:
         """Returns `logs/<n>`, the folder of event records: the highest n present if `resume`, else the next one."""
         folder = self.root / "logs"
         numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal() and path.is_dir()]

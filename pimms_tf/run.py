@@ -144,10 +144,6 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     batches = settings.training_windows(config, task, loader, parts[Phase.TRAINING], int(state.iteration.numpy()))
     held_out = settings.validation_windows(config, task, loader, parts[Phase.VALIDATION])
     logs = folder.logs(resume=resumes)
-    writers = (
-        tf.summary.create_file_writer(str(logs / "training")),
-        tf.summary.create_file_writer(str(logs / "validation")),
-    )
     early = config.pimms.early_stopping
     intervals = Intervals(
         summary=config.training.tensorboard_every_n,
@@ -166,14 +162,15 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
         batches,
         lambda: mean_metrics(check(batch) for batch in held_out),
         checkpoints,
-        best,
-        writers,
+        tf.summary.create_file_writer(str(logs / "training")),
         intervals,
         config.training.max_iter,
-        report,
-        stopped,
-        _previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0]),
-        lambda iteration: some_of(
+        validation_writer=tf.summary.create_file_writer(str(logs / "validation")),
+        best=best,
+        report=report,
+        stopped=stopped,
+        preview=_previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0]),
+        subjects_in=lambda iteration: some_of(
             parts[Phase.TRAINING][place].subject_id for place in batches.subjects_of(iteration - 1)
         ),
     )

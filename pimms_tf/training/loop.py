@@ -239,10 +239,12 @@ def train(
     training: Iterable[Batch],
     validation: Callable[[], Metrics | None],
     checkpoints: Checkpoints,
-    best: Checkpoints,
-    writers: tuple[tf.summary.SummaryWriter, tf.summary.SummaryWriter],
+    writer: tf.summary.SummaryWriter,
     every: Intervals,
     max_iter: int,
+    *,
+    validation_writer: tf.summary.SummaryWriter | None = None,
+    best: Checkpoints | None = None,
     report: Callable[[Report], None] = lambda report: None,
     stopped: Callable[[], bool] = lambda: False,
     preview: Callable[[], np.ndarray | None] = lambda: None,
@@ -251,12 +253,12 @@ def train(
     """Trains from the state's iteration to `max_iter`; returns why it ended: "finished", "early" or "interrupted".
 
     A checkpoint is written every `every.save` iterations and at the end, also when `stopped()` turns true between two
-    iterations; `best` gets one whenever a validation beats all before. A loss that is not a finite number ends training
-    before anything is written over.
+    iterations; `best`, if given, gets one whenever a validation beats all before. A loss that is not a finite number
+    ends training before anything is written over.
 
     Args:
         validation: one pass over the validation windows → mean metrics, or None if there is nothing to validate on.
-        writers: summaries of training and of validation.
+        writer, validation_writer: summaries of training, and of validation if they are to be kept apart.
         preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
         subjects_in: names the subjects in the batch of an iteration, for the message about a loss that is no number.
 
@@ -264,7 +266,8 @@ def train(
         InputError: a loss is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
     """
     batches: Iterator[Batch] = iter(training)
-    best_iteration, best_loss = _best_so_far(best)
+    validation_writer = validation_writer or writer
+    best_iteration, best_loss = (0, math.inf) if best is None else _best_so_far(best)
     start = int(state.iteration.numpy())
     saved, reason = start if start > 0 else -1, "finished"
     for iteration in range(start + 1, max_iter + 1):
@@ -277,17 +280,18 @@ def train(
             raise _no_number(metrics, iteration, subjects_in(iteration), checkpoints)
         report(Report("training", iteration, metrics, time.perf_counter() - began))
         if _due(iteration, every.summary):
-            _write_summary(writers[0], metrics, iteration)
+            _write_summary(writer, metrics, iteration)
         if _due(iteration, every.validation):
             began = time.perf_counter()
             validated = validation()
             if validated is not None:
                 report(Report("validation", iteration, validated, time.perf_counter() - began))
-                _write_summary(writers[1], validated, iteration)
+                _write_summary(validation_writer, validated, iteration)
                 score = _validation_loss(state.model, validated)
                 if score < best_loss:
                     best_iteration, best_loss = iteration, score
-                    best.save(validation_loss=score)
+                    if best is not None:
+                        best.save(validation_loss=score)
                 elif 0 < every.patience * every.validation <= iteration - best_iteration:
                     reason = "early"
                     break
@@ -296,12 +300,12 @@ def train(
             saved = iteration
             picture = preview()
             if picture is not None:
-                with writers[1].as_default(step=iteration):
+                with validation_writer.as_default(step=iteration):
                     tf.summary.image("preview", picture[None])
     if saved != int(state.iteration.numpy()):
         log.info("iter %d saved: %s", int(state.iteration.numpy()), checkpoints.save())
-    for writer in writers:
-        writer.flush()
+    writer.flush()
+    validation_writer.flush()
     return reason
 
 

@@ -32,7 +32,7 @@ from pimms_tf.training.loop import trained_variables
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
-NO_WRITERS = (tf.summary.create_noop_writer(), tf.summary.create_noop_writer())
+NO_WRITER = tf.summary.create_noop_writer()
 NEVER = Intervals(summary=0, save=0)
 NOTHING = Metrics(*(np.float32(0),) * 5, np.zeros((2, 2), np.int32))
 
@@ -103,7 +103,7 @@ def run(state, tmp_path, max_iter, every=NEVER, step=None, **options):
         "validation": lambda: None,
         "checkpoints": stored(state, tmp_path / "models"),
         "best": stored(state, tmp_path / "best"),
-        "writers": NO_WRITERS,
+        "writer": NO_WRITER,
     }
     return train(state, step or counting(state), **defaults | options, every=every, max_iter=max_iter)
 
@@ -378,7 +378,12 @@ def test_summaries_hold_every_scalar_the_confusion_and_the_preview(tmp_path):
 
     every = Intervals(summary=1, validation=2, save=2)
     picture = np.zeros((4, 6, 3), np.float32)
-    options = {"writers": writers, "validation": lambda: counted, "preview": lambda: picture}
+    options = {
+        "writer": writers[0],
+        "validation_writer": writers[1],
+        "validation": lambda: counted,
+        "preview": lambda: picture,
+    }
     run(state, tmp_path, 2, every, step, **options)
     tags = {}
     for name in ("training", "validation"):
