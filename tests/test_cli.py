@@ -238,9 +238,8 @@ def as_float(data: np.ndarray, value: float) -> np.ndarray:
 )
 def test_a_damaged_volume_of_any_subject_ends_training_as_one_sentence(study, complaint, file, spoil, says):
     copied = study.copy_scans()
-    for number in (0, 1, 2, 4, 5):
-        for path in copied.glob(f"sub0{number}_*") if number > 3 else ():
-            path.unlink()
+    for path in copied.glob("sub0[45]_*"):
+        path.unlink()
     path = copied / f"sub02_{file}.nii.gz"
     spoil(path)
     study.write(

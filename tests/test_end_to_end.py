@@ -255,7 +255,8 @@ MULTITASK = {
 @pytest.mark.parametrize("null_class", [False, True])
 def test_a_multitask_configuration_learns_modalities_from_their_files(study, null_class):
     copied = study.copy_scans()
-    (copied / "sub01_T2.nii.gz").unlink()
+    for path in (copied / "sub01_T2.nii.gz", *copied.glob("sub0[345]_*")):
+        path.unlink()
     every = {f"sub{number:02d}": (1, 2, 3) for number in range(6)} | {"sub01": (1, 0, 3)}
     write_modalities(study.folder / "known", every)
     study.write(
@@ -273,7 +274,7 @@ def test_a_multitask_configuration_learns_modalities_from_their_files(study, nul
     scores = rows(study.folder / "model" / "output" / "modality_scores.csv")
     names = [name for name in scores[0] if name not in ("subject_id", "scan", "best")]
     assert names == ["empty"] * null_class + ["modality_1", "modality_2", "modality_3"]
-    assert len(scores) == 17
+    assert len(scores) == 8
     assert study("inference", "x.ini", "--subsets") == 0
     assert study("evaluation", "x.ini", "--subsets") == 0
 
@@ -379,10 +380,8 @@ def test_histogram_landmarks_are_learnt_in_training_and_used_in_inference(study,
 @eager
 def test_missing_empty_and_turned_scans_are_trained_on_and_segmented(study):
     copied = study.copy_scans()
-    for subject_id in ("sub03", "sub04", "sub05"):
-        for path in copied.glob(f"{subject_id}_*"):
-            path.unlink()
-    (copied / "sub00_T2.nii.gz").unlink()
+    for path in (copied / "sub00_T2.nii.gz", *copied.glob("sub0[345]_*")):
+        path.unlink()
     image = nib.load(copied / "sub01_FLAIR.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.int16), image.affine), copied / "sub01_FLAIR.nii.gz")
     turned = nib.orientations.axcodes2ornt(("I", "P", "R"))
