@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from niftynet_compat import Config, ConfigError, load_config
 from pimms_tf import __version__
@@ -308,17 +308,16 @@ class _PlainLines(AbstractContextManager):
 
 
 class _LiveLine(AbstractContextManager):
-    """One line that is rewritten: iteration, losses, iterations per second, time left; validations stay on screen."""
+    """One line that is rewritten: iteration, losses, iterations per second, time left; all else scrolls above it."""
 
     def __init__(self, max_iter: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("iter"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[rate]} it/s, left"),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._progress = Progress(*columns)
@@ -326,27 +325,37 @@ class _LiveLine(AbstractContextManager):
 
     def __enter__(self) -> Callable:
         self._progress.start()
+        self._write_logs_to(sys.stdout)  # which is now the progress line's own, and keeps above it
         return self._report
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        self._write_logs_to(sys.stdout)
+
+    def _write_logs_to(self, stream: TextIO) -> None:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(stream)
 
     def _report(self, report) -> None:
+        losses = f"loss {float(report.metrics.segmentation_loss):.3f} " if report.metrics.segmentation_loss else ""
+        losses += f"modality {float(report.metrics.modality_loss):.3f} " if report.metrics.modality_loss else ""
+        losses += f"dice {float(report.metrics.dice):.3f}"
         if report.phase == "validation":
-            self._progress.console.print(f"validation iter {report.iteration}: {_values(report, '.4f')}")
+            print(f"validation iter {report.iteration}: {losses}")
             return
-        rate = f"{1 / max(report.seconds, 1e-9):.2f}"
-        self._progress.update(self._task, completed=report.iteration, losses=_values(report, ".4f"), rate=rate)
+        rate = f"{1 / max(report.seconds, 1e-9):.1f} it/s"
+        self._progress.update(self._task, completed=report.iteration, losses=losses, rate=rate)
 
 
-def _values(report, precision: str = "") -> str:
+def _values(report) -> str:
     metrics = report.metrics
     names = {
         "total_loss": metrics.total_loss,
         "loss": metrics.segmentation_loss,
         "modality_loss": metrics.modality_loss,
     }
-    return ", ".join(f"{name}={float(value):{precision}}" for name, value in (names | {"dice": metrics.dice}).items())
+    return ", ".join(f"{name}={float(value)}" for name, value in (names | {"dice": metrics.dice}).items())
 
 
 def _complain(error: Exception, debug: bool, cause: Exception | None = None) -> int:

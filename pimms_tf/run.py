@@ -30,12 +30,14 @@ from pimms_tf.data.subjects import Subject, SubjectLoader, restore
 from pimms_tf.data.windows import check_border, resize_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import (
+    FilePair,
+    LabelPair,
     SubjectResult,
-    SubjectScores,
     compare,
     evaluate_subject,
     join_by_subject,
     modality_subsets,
+    niftynet_tables,
     read_results,
     table_1,
     write_results,
@@ -239,8 +241,9 @@ def inference(config: Config) -> None:
 def evaluation(config: Config) -> str:
     """Scores segmentations against reference labels, both on the files' own grid; returns the summary as text.
 
-    Writes `evaluation.csv`, a line per subject (and subset), and `evaluation_summary.csv` into `save_csv_dir`. The
-    segmentations are those of the section `inferred`, or else of `inferred.csv` in `save_seg_dir`.
+    Writes `evaluation.csv`, a line per subject (and subset), and `evaluation_summary.csv` into `save_csv_dir`, and with
+    `evaluations` NiftyNet's own tables of those metrics. The segmentations are those of the section `inferred`, or else
+    of `inferred.csv` in `save_seg_dir`.
 
     Raises:
         ConfigError, InputError: a mistake in the configuration or the data.
@@ -258,9 +261,22 @@ def evaluation(config: Config) -> str:
     for subset, inferred in found.items():
         # Only subjects that inference was meant to segment are missed where they have no segmentation.
         wanted = {name: path for name, path in references.items() if name in inferred or name in expected}
-        for subject_id, reference, segmentation in join_by_subject(wanted, inferred):
-            scores = _score(config, task, codes, subject_id, reference, segmentation)
-            results.append(SubjectResult(subject_id, subset, scores))
+        files = join_by_subject(wanted, inferred)
+        for each in files:
+            pair = _read_pair(config, task, codes, each)
+            kind = "niftynet" if config.pimms.distance == "niftynet" else "standard"
+            scores = evaluate_subject(pair.reference, pair.foreground, pair.spacing_mm, surface_distance=kind)
+            results.append(SubjectResult(each.subject_id, subset, scores))
+        if config.evaluation.evaluations:
+            pairs = ((each.subject_id, _read_pair(config, task, codes, each)) for each in files)
+            tables = niftynet_tables(
+                (LabelPair(subject_id, pair.reference, pair.inferred) for subject_id, pair in pairs),
+                getattr(config.task, "evaluation_units", "foreground").split(","),
+                config.evaluation.evaluations.split(","),
+                task.num_classes,
+            )
+            for table in tables:
+                table.write(_subset_folder(config.save_csv_dir, subset))
     _write_settings(config)
     write_results(config.save_csv_dir / "evaluation.csv", results)
     write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
@@ -317,6 +333,8 @@ def _prepare_machine(config: Config) -> None:
         raise InputError(
             f"training, inference and export need Keras on TensorFlow, but KERAS_BACKEND is {keras.backend.backend()}"
         )
+    if config.system.num_gpus > 1 and config.action == "training":
+        log.warning("num_gpus = %d has no effect: training runs on one device", config.system.num_gpus)
     if config.pimms.device_threads > 0:
         tf.config.threading.set_intra_op_parallelism_threads(config.pimms.device_threads)
         tf.config.threading.set_inter_op_parallelism_threads(config.pimms.device_threads)
@@ -533,31 +551,31 @@ def _expected_subjects(config: Config, references: Mapping[str, Path]) -> set[st
     return {subject.subject_id for subject in chosen}
 
 
-def _score(
-    config: Config, task: Task, codes: LabelMapping | None, subject_id: str, reference: Path, segmentation: Path
-) -> SubjectScores:
-    """Scores of one pair of files, with both turned to RAS so that slices are axial whatever the files' order."""
-    truth = reorient(read_image(reference, config.inputs[task.label].loader), ("R", "A", "S"))
-    found = reorient(read_image(segmentation), ("R", "A", "S"))
+class _Pair(NamedTuple):
+    """A reference and a segmentation, both turned to RAS so that slices are axial whatever the files' order."""
+
+    reference: np.ndarray  # (x, y, z) classes
+    inferred: np.ndarray  # (x, y, z) classes
+    foreground: np.ndarray  # (x, y, z) classes, or the probability of being anything but background
+    spacing_mm: tuple[float, float, float]
+
+
+def _read_pair(config: Config, task: Task, codes: LabelMapping | None, files: FilePair) -> _Pair:
+    truth = reorient(read_image(files.reference, config.inputs[task.label].loader), ("R", "A", "S"))
+    found = reorient(read_image(files.inferred), ("R", "A", "S"))
     if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
         raise InputError(
-            f"subject {subject_id}: reference {reference} {truth.shape} and segmentation {segmentation} {found.shape} "
-            "are not on one grid; segment the scans on the grid of the label, or resample the label"
+            f"subject {files.subject_id}: reference {files.reference} {truth.shape} and segmentation {files.inferred} "
+            f"{found.shape} are not on one grid; segment the scans on the grid of the label, or resample the label"
         )
-    # Probabilities are those of every class, the background first.
-    foreground = found.data[..., 0] if found.data.shape[-1] == 1 else 1.0 - found.data[..., 0]
-    label = truth.data[..., 0]
-    if codes is not None:
-        label = map_labels(label, codes)
-        # Classes and probabilities of other programs stay what they are.
-        if found.data.shape[-1] == 1 and not unlisted_labels(foreground, codes):
-            foreground = map_labels(foreground, codes)
-    return evaluate_subject(
-        label,
-        foreground,
-        truth.spacing_mm,
-        surface_distance="niftynet" if config.pimms.distance == "niftynet" else "standard",
-    )
+    reference = truth.data[..., 0] if codes is None else map_labels(truth.data[..., 0], codes)
+    if found.data.shape[-1] > 1:  # probabilities of every class, the background first
+        return _Pair(reference, np.argmax(found.data, axis=-1), 1.0 - found.data[..., 0], truth.spacing_mm)
+    inferred = found.data[..., 0]
+    # What other programs wrote may be classes already.
+    if codes is not None and not unlisted_labels(inferred, codes):
+        inferred = map_labels(inferred, codes)
+    return _Pair(reference, inferred, inferred, truth.spacing_mm)
 
 
 def _previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, files: SubjectFiles):

@@ -133,6 +133,11 @@ def test_segmentations_lie_on_the_grids_of_their_scans_and_are_scored(trained_st
     assert float(next(row for row in summary if row["metric"] == "dice")["mean"]) == pytest.approx(
         np.mean([float(row["dice"]) for row in evaluated])
     )
+    assert not (study.folder / "model" / "evaluation" / "eval_label.csv").exists()
+    assert study("evaluation", "x.ini", "--evaluations", "dice,n_pos_ref") == 0
+    table = rows(study.folder / "model" / "evaluation" / "eval_subject_id_label.csv")
+    assert [row["subject_id"] for row in table] == sorted(found)
+    assert [float(row["dice"]) for row in table] == pytest.approx([float(row["dice"]) for row in evaluated])
     for action in ("inference", "evaluation"):
         assert (study.folder / "model" / f"settings_{action}.txt").is_file()
 
