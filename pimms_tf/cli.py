@@ -157,6 +157,11 @@ def _import_run() -> ModuleType:
     TensorFlow's libraries print notes about the machine to the error stream while they are loaded, whatever log level
     is set; nobody can act on them here, so the stream is closed for that long.
     """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(
+            f"training, inference and export need Keras on TensorFlow, but KERAS_BACKEND is {backend}; unset it"
+        )
     saved = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:

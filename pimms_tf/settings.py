@@ -12,6 +12,7 @@ import tensorflow as tf
 from niftynet_compat import (
     Config,
     ConfigError,
+    InputSection,
     ModelDir,
     Phase,
     SubjectFiles,
@@ -26,6 +27,7 @@ from niftynet_compat import (
     write_label_mapping,
     write_mapping,
 )
+from niftynet_compat.paths import search_folders
 from pimms_tf.data.augmentation import Augmentation, Elastic
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image
@@ -201,7 +203,11 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
     if config.action == "training" and task.sampler is not None:
         required.append(task.sampler)
     needed = {*task.scans, *required}
-    found = discover({name: section for name, section in config.inputs.items() if name in needed})
+    inputs = {name: section for name, section in config.inputs.items() if name in needed}
+    if config.action == "inference" and config.pimms.keep_incomplete:
+        # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
+        inputs |= {name: replace(inputs[name], referenced=not _is_searchable(inputs[name])) for name in task.scans}
+    found = discover(inputs)
     unused = _grouped(((section, reason), file.name) for section, file, reason in found.unmatched if file is not None)
     for (section, reason), files in unused.items():
         log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
@@ -224,6 +230,11 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
             "same id when filename_contains is cut from their names"
         )
     return kept
+
+
+def _is_searchable(section: InputSection) -> bool:
+    folders = search_folders(section.path_to_search, Path.cwd())
+    return not section.csv_file and bool(folders) and all(folder.is_dir() for folder in folders)
 
 
 def _grouped(pairs: Iterable[tuple]) -> dict:

@@ -78,6 +78,12 @@ def test_with_debug_a_mistake_keeps_its_traceback(study):
         study("train", "no.ini", "--debug")
 
 
+def test_another_backend_of_keras_is_refused(study, complaint, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert study("train", "x.ini") == 2
+    assert "need Keras on TensorFlow, but KERAS_BACKEND is torch; unset it" in complaint()
+
+
 def test_help_is_there_for_every_verb_without_loading_tensorflow(study, capsys):
     for verb in ("train", "inference", "evaluation", "export", "report", "simulate", "demo"):
         with pytest.raises(SystemExit) as ended:
@@ -208,6 +214,17 @@ def test_a_header_that_does_not_fit_is_found_before_training(study, complaint, f
     assert study.listing() == before
 
 
+def test_a_subject_without_the_reference_is_found_before_training(study, complaint):
+    copied = study.copy_scans()
+    (copied / "sub03_T1.nii.gz").unlink()
+    fractions = {"exclude_fraction_for_validation": 0, "exclude_fraction_for_inference": 0}
+    study.write(scans=copied, PIMMS={"reference": "T1"}, TRAINING=fractions)
+    before = study.listing()
+    assert study("train", "x.ini") == 2
+    assert "subject sub03 has no file for section [T1], which [PIMMS] reference names" in complaint()
+    assert study.listing() == before
+
+
 def as_float(data: np.ndarray, value: float) -> np.ndarray:
     spoilt = data.astype(np.float32)
     spoilt[5:8, 5, 5] = value
@@ -319,6 +336,8 @@ def test_a_checkpoint_of_another_network_is_refused(trained_study, complaint, ch
         ({"INFERENCE": {"inference_iter": 3}}, "iteration 3 is asked for; it holds 2, 4"),
         ({"INFERENCE": {"dataset_to_infer": "validaton"}}, "validaton"),
         ({"INFERENCE": {"save_seg_dir": "/proc/nowhere"}}, "/proc/nowhere"),
+        ({"T1": {"path_to_search": "./nowhere"}}, "nowhere is not there"),
+        ({name: {"filename_contains": "_PD"} for name in ("T1", "T2", "FLAIR")}, "no input section finds any file"),
         (
             {"SYSTEM": {"dataset_split_file": "./other.csv"}, "INFERENCE": {"dataset_to_infer": "validation"}},
             "other.csv",

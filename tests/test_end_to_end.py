@@ -408,6 +408,22 @@ def test_missing_empty_and_turned_scans_are_trained_on_and_segmented(study):
 
 
 @eager
+def test_a_cohort_may_lack_a_modality_altogether_and_have_no_labels(trained_study, capsys):
+    study = trained_study
+    folder = study.folder / "new"
+    folder.mkdir()
+    shutil.copy(study.scans / "sub03_FLAIR.nii.gz", folder / "patient_FLAIR.nii.gz")
+    study.write(scans=folder, SYSTEM={"dataset_split_file": "./none.csv"})
+    assert study("inference", "x.ini") == 0
+    said = capsys.readouterr().out
+    assert "no file name contains _T1" in said
+    assert "1 subjects lack T1, T2: patient" in said
+    output = study.folder / "model" / "output"
+    assert list(inferred(output)) == ["patient"]
+    assert [row["scan"] for row in rows(output / "modality_scores.csv")] == ["patient_FLAIR.nii.gz"]
+
+
+@eager
 def test_scans_on_three_grids_are_put_onto_that_of_the_reference(study):
     copied = study.copy_scans()
     for path in copied.glob("*_T2.nii.gz"):

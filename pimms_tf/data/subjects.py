@@ -205,12 +205,14 @@ class SubjectLoader:
             InputError: as `load`, as far as headers show it: files that cannot be read, grids that differ.
         """
         patient, place = _Patient(images, subject_id), None
+        if self.reference is not None:
+            self._check_reference(patient)
         for name in (*self._scan_names(patient), self.label, self.weight):
             if name not in images:
                 continue
             with _named(patient, name):
                 header = read_image_header(images[name], _of_section(self.loader, name))
-            if self.reference in images and name != self.reference:
+            if self.reference not in (None, name):
                 continue  # resampled onto the grid of the reference
             try:
                 oriented, shape = self._oriented(header, name, place, patient)
@@ -274,12 +276,15 @@ class SubjectLoader:
     def _reference(self, patient: _Patient) -> Image | None:
         if self.reference is None:
             return None
+        self._check_reference(patient)
+        return self._read(self.reference, patient)
+
+    def _check_reference(self, patient: _Patient) -> None:
         if self.reference not in patient.images:
             raise InputError(
                 f"{patient.name} has no file for section [{self.reference}], which [PIMMS] reference names; it has"
                 f" {', '.join(patient.images)}."
             )
-        return self._read(self.reference, patient)
 
     def _read(self, name: str, patient: _Patient) -> Image:
         with _named(patient, name):
