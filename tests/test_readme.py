@@ -27,8 +27,8 @@ def test_ci_installs_and_tests_with_the_commands_of_the_readme():
 
 
 def test_every_verb_of_the_readme_is_one_of_the_command_line(capsys):
-    verbs = set(re.findall(r"pimms-tf ([a-z]+)", README)) - {"demo.ini"}
-    assert {"train", "inference", "evaluation", "export", "report", "simulate", "demo"} <= verbs
+    verbs = set(re.findall(r"pimms-tf ([a-z-]+)", README))
+    assert {"train", "inference", "evaluation", "export", "report", "simulate", "import-checkpoint", "demo"} <= verbs
     for verb in verbs:
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
