@@ -404,6 +404,7 @@ class PimmsSection:
     segmenter: str = _key(ini.to_str, "", "model folder of the HeMIS weights")
     classifier: str = _key(ini.to_str, "", "model folder of the modality classifier")
     modality_decay: float = _key(ini.to_float, 1e-4, "gamma of lambda(i) = exp(-gamma i)", low=0)
+    lr_decay: float = _key(ini.to_float, 0.0, "gamma of lr exp(-gamma i), 0 = the constant rate of NiftyNet", low=0)
     modality_weight: float = _key(ini.to_float, 1.0, "factor of the modality loss", low=0)
     regularise: str | None = _key(ini.to_str, None, "what the weight penalty reaches", "all", "classifier", "none")
     regulariser_reduction: str | None = _key(ini.to_str, None, "weight penalty over weights", "mean", "sum")

@@ -121,8 +121,11 @@ def make_train_step(
     modality_weight: Schedule,
     strategy: tf.distribute.Strategy | None = None,
     objective: Objective = Objective(),
+    learning_rate: Schedule | None = None,
 ) -> Callable[[Batch], Metrics]:
     """Returns a function that learns from one batch, moves the iteration on and returns the batch's metrics.
+
+    Without a schedule the optimiser keeps the learning rate it was made with.
 
     Gradients are those of the loss divided by the number of replicas, so that their sum over replicas is the gradient
     of the mean over the global batch.
@@ -143,7 +146,10 @@ def make_train_step(
     compute = _compiled(strategy, replica_step)
 
     def step(batch: Batch) -> Metrics:
-        weight = modality_weight(int(state.iteration.numpy()) + 1)
+        iteration = int(state.iteration.numpy()) + 1
+        weight = modality_weight(iteration)
+        if learning_rate is not None:
+            state.optimizer.learning_rate.assign(learning_rate(iteration))
         metrics = compute(batch, tf.constant(weight, tf.float32))
         state.iteration.assign_add(1)
         return metrics

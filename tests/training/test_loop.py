@@ -483,3 +483,13 @@ assert same(weights(alone), weights(both))
 @pytest.mark.slow
 def test_a_normalised_model_trains_on_two_replicas_and_goes_on_with_one(tmp_path):
     in_a_process_of_its_own(TWO_REPLICAS + NORMALISED, tmp_path)
+
+
+def test_a_scheduled_learning_rate_holds_at_its_iteration_whatever_came_before():
+    state = make_state()
+    state.iteration.assign(4)
+    step = make_train_step(
+        state, make_loss("Dice"), constant(1.0), learning_rate=lambda iteration: 0.25 if iteration == 5 else 9.0
+    )
+    step(make_batch(0))
+    assert float(state.optimizer.learning_rate.numpy()) == 0.25
