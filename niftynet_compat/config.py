@@ -215,6 +215,7 @@ def load_config(
     if task_part is not None:
         requirements.check_needs(action, task, task_part, parts, found, findings)
         requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
+        requirements.remark_on_idle_values(task, task_part, parts, parts["pimms"], findings)
     findings.raise_if_any()
     return Config(
         path=path,

@@ -41,6 +41,11 @@ class Remark(NamedTuple):
     line: int
     text: str
 
+    def __str__(self) -> str:
+        """Returns the remark as one line to print."""
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}[{self.section}] {self.key} {self.text}" if self.key else f"{place}{self.text}"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -14,6 +14,8 @@ _REQUIRED = {
     "evaluation": ("EVALUATION", "INFERENCE", "NETWORK"),
     "export": ("NETWORK",),
 }
+# Networks whose programs in the fork whitened every scan.
+_WHITENED = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
 
 
 def check_needs(
@@ -61,6 +63,30 @@ def check_needs(
         )
     elif count < 2 and count != -1:
         findings.mistake_at(task, classes, str(count), "is too small; background counts as a class, so give 2 or more")
+
+
+def remark_on_idle_values(
+    task: str, part: TaskSection, parts: Mapping[str, object], pimms: PimmsSection, findings: Findings
+) -> None:
+    """Adds remarks on values that other values leave without effect, or that the released programs took otherwise."""
+    network = parts["network"]
+    for key in ("label", "sampler", "inferred", "modalities"):
+        named = getattr(part, key, ())
+        if len(named) > 1:
+            findings.remark(task, key, f"names {len(named)} sections, of which only the first, {named[0]}, is used")
+    if network.window_sampling == "patch":
+        findings.remark(
+            "NETWORK", "window_sampling", "patch is treated as uniform; its selection of windows is not built"
+        )
+    if ("TRAINING", "patience") in findings.origins and not pimms.early_stopping:
+        findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
+    if network.name.startswith(_WHITENED) and not network.whitening and not network.normalisation:
+        findings.remark(
+            "NETWORK",
+            "whitening",
+            f"is {network.whitening} and scans stay as they are, but the released program of {network.name} whitened "
+            "them whatever was set; write whitening = True to do likewise",
+        )
 
 
 def check_references(

@@ -95,8 +95,11 @@ def _key(
     )
 
 
-def _sources(meaning: str) -> dataclasses.Field:
-    return _key(ini.to_strs, (), meaning, names_sections=True)
+def _sources(meaning: str, **rules: object) -> dataclasses.Field:
+    return _key(ini.to_strs, (), meaning, names_sections=True, **rules)
+
+
+_NOT_BUILT = "this part of NiftyNet is not rebuilt"
 
 
 def key_specs(section: type) -> dict[str, KeySpec]:
@@ -159,9 +162,25 @@ class NetworkSection:
     """[NETWORK]: the network, its windows and the preprocessing of volumes."""
 
     name: str = _key(ini.to_str, "", "network, a name of NETWORKS; required")
-    activation_function: str = _key(ini.to_str, "relu", "activation", *ACTIVATIONS, fold=True)
+    activation_function: str = _key(
+        ini.to_str,
+        "relu",
+        "activation",
+        *ACTIVATIONS,
+        fold=True,
+        ignored="the networks here have the published activations",
+    )
     batch_size: int = _key(ini.to_int, 2, "windows per step and replica", low=1)
-    smaller_final_batch_mode: str = _key(ini.to_str, "pad", "last batch", "pad", "drop", "dynamic", fold=True)
+    smaller_final_batch_mode: str = _key(
+        ini.to_str,
+        "pad",
+        "last batch",
+        "pad",
+        "drop",
+        "dynamic",
+        fold=True,
+        ignored="training batches are always full, and at inference every window counts",
+    )
     decay: float = _key(ini.to_float, 0.0, "weight penalty factor, 0 = none", low=0)
     reg_type: str = _key(ini.to_str, "L2", "weight penalty", "L2", "L1", fold=True)
     volume_padding_size: tuple[int, ...] = _key(
@@ -174,22 +193,40 @@ class NetworkSection:
     window_sampling: str = _key(
         ini.to_str, "uniform", "where windows are cut", "uniform", "resize", "balanced", "weighted", "patch"
     )
-    force_output_identity_resizing: bool = _key(ini.to_bool, False, "resize sampler: output keeps its own size")
+    force_output_identity_resizing: bool = _key(
+        ini.to_bool,
+        False,
+        "resize sampler: output keeps its own size",
+        ignored="labels are resized to the window like the scans",
+    )
     queue_length: int = _key(ini.to_int, 5, "shuffle buffer, at least 5 batches")
-    keep_prob: float = _key(ini.to_float, 1.0, "probability of keeping a unit in dropout", low=0, high=1)
+    keep_prob: float = _key(
+        ini.to_float,
+        1.0,
+        "probability of keeping a unit in dropout",
+        low=0,
+        high=1,
+        ignored="the networks here have no dropout",
+    )
     histogram_ref_file: str = _key(
         ini.to_str, "./histogram_ref_file.txt", "landmarks and label maps, in model_dir", keeps_empty=True
     )
     norm_type: str = _key(ini.to_str, "percentile", "landmarks in use", "percentile", "quartile", "median", fold=True)
     cutoff: tuple[float, ...] = _key(ini.to_floats, (0.01, 0.99), "outer landmarks as fractions", check=_percentiles)
     normalisation: bool = _key(ini.to_bool, False, "histogram standardisation")
-    rgb_normalisation: bool = _key(ini.to_bool, False, "histogram equalisation of colour images")
+    rgb_normalisation: bool = _key(
+        ini.to_bool, False, "histogram equalisation of colour images", ignored="scans here have no colours"
+    )
     whitening: bool = _key(ini.to_bool, False, "zero mean and unit variance per volume")
     normalise_foreground_only: bool = _key(ini.to_bool, False, "statistics from the foreground only")
     foreground_type: str = _key(ini.to_str, "otsu_plus", "what counts as foreground", *MASKS, fold=True)
     multimod_foreground_type: str = _key(ini.to_str, "and", "masks of several scans", "and", "or", "multi", fold=True)
-    weight_initializer: str = _key(ini.to_str, "he_normal", "initial weights", *INITIALISERS)
-    bias_initializer: str = _key(ini.to_str, "zeros", "initial biases", *INITIALISERS)
+    weight_initializer: str = _key(
+        ini.to_str, "he_normal", "initial weights", *INITIALISERS, ignored="init in [PIMMS] chooses the initial weights"
+    )
+    bias_initializer: str = _key(
+        ini.to_str, "zeros", "initial biases", *INITIALISERS, ignored="biases begin at zero in the networks here"
+    )
     num_threads: int = _key(
         ini.to_int,
         5,
@@ -232,10 +269,24 @@ class TrainingSection:
     proportion_to_deform: float = _key(ini.to_float, 0.5, "elastic: fraction of subjects", low=0, high=1)
     bias_field_range: tuple[float, ...] = _key(ini.to_floats, (), "bias field coefficients", check=_pair)
     bf_order: int = _key(ini.to_int, 3, "bias field order", low=0)
-    patience: int = _key(ini.to_int, 100, "early stopping: iterations without gain", low=1)
-    early_stopping_mode: str = _key(ini.to_str, "mean", "early stopping rule", *EARLY_STOPPING_MODES)
-    do_whole_volume_validation: bool = _key(ini.to_bool, False, "fork: validate on whole volumes")
-    curriculum_learning_iter: int = _key(ini.to_int, 0, "fork: iterations that train the classifier alone", low=0)
+    patience: int = _key(ini.to_int, 100, "early stopping: validations without gain", low=1)
+    early_stopping_mode: str = _key(
+        ini.to_str,
+        "mean",
+        "early stopping rule",
+        *EARLY_STOPPING_MODES,
+        ignored="early stopping waits for a better validation loss, patience validations long",
+    )
+    do_whole_volume_validation: bool = _key(
+        ini.to_bool, False, "fork: validate on whole volumes", ignored="validation looks at windows"
+    )
+    curriculum_learning_iter: int = _key(
+        ini.to_int,
+        0,
+        "fork: iterations that train the classifier alone",
+        low=0,
+        ignored="both parts train together; for one alone there are modality_classifier and [PIMMS] classifier",
+    )
 
 
 @dataclass(frozen=True)
@@ -268,31 +319,39 @@ class SegmentationSection:
 
     image: tuple[str, ...] = _sources("sections stacked as scans, in this order")
     label: tuple[str, ...] = _sources("section of the label map")
-    weight: tuple[str, ...] = _sources("section of voxel weights of the loss")
+    weight: tuple[str, ...] = _sources("section of voxel weights of the loss", ignored="no loss here weighs voxels")
     sampler: tuple[str, ...] = _sources("section of the sampling map")
     inferred: tuple[str, ...] = _sources("section of segmentations to evaluate")
     value: tuple[str, ...] = _key(
         ini.to_strs, (), "section of values", names_sections=True, ignored="no network here uses values"
     )
-    modality_label: tuple[str, ...] = _sources("fork: section of modality labels")
+    modality_label: tuple[str, ...] = _sources(
+        "fork: section of modality labels", ignored="image_modalities in [PIMMS] says which scan is which"
+    )
     num_classes: int = _key(ini.to_int, -1, "label values, background included")
     output_prob: bool = _key(ini.to_bool, False, "write probabilities")
     label_normalisation: bool = _key(ini.to_bool, False, "map the label values found to 0, 1, ...")
-    softmax: bool = _key(ini.to_bool, True, "softmax before the loss")
-    min_sampling_ratio: float = _key(ini.to_float, 0, "selective sampler")
-    compulsory_labels: tuple[int, ...] = _key(ini.to_ints, (0, 1), "selective sampler")
-    rand_samples: int = _key(ini.to_int, 0, "selective sampler")
-    min_numb_labels: int = _key(ini.to_int, 1, "selective sampler")
-    proba_connect: bool = _key(ini.to_bool, True, "selective sampler")
+    softmax: bool = _key(
+        ini.to_bool, True, "softmax before the loss", ignored="every loss here takes the softmax itself"
+    )
+    min_sampling_ratio: float = _key(ini.to_float, 0, "selective sampler", ignored=_NOT_BUILT)
+    compulsory_labels: tuple[int, ...] = _key(ini.to_ints, (0, 1), "selective sampler", ignored=_NOT_BUILT)
+    rand_samples: int = _key(ini.to_int, 0, "selective sampler", ignored=_NOT_BUILT)
+    min_numb_labels: int = _key(ini.to_int, 1, "selective sampler", ignored=_NOT_BUILT)
+    proba_connect: bool = _key(ini.to_bool, True, "selective sampler", ignored=_NOT_BUILT)
     evaluation_units: str = _key(
         ini.to_str, "foreground", "what one row of a table is", "foreground", "label", "cc", several=True
     )
-    do_mixup: bool = _key(ini.to_bool, False, "mix-up augmentation")
-    mixup_alpha: float = _key(ini.to_float, 0.2, "mix-up augmentation", low=0)
-    mix_match: bool = _key(ini.to_bool, False, "mix-up augmentation")
-    idxs_to_drop: tuple[int, ...] = _key(ini.to_ints, (), "fork: scans zeroed at inference", check=_sizes)
-    permuted_indices: tuple[int, ...] = _key(ini.to_ints, (), "fork: scan order at inference", check=_sizes)
-    switch_dataset_every_n: int = _key(ini.to_int, -1, "fork: alternate training sets")
+    do_mixup: bool = _key(ini.to_bool, False, "mix-up augmentation", ignored=_NOT_BUILT)
+    mixup_alpha: float = _key(ini.to_float, 0.2, "mix-up augmentation", low=0, ignored=_NOT_BUILT)
+    mix_match: bool = _key(ini.to_bool, False, "mix-up augmentation", ignored=_NOT_BUILT)
+    idxs_to_drop: tuple[int, ...] = _key(
+        ini.to_ints, (), "fork: scans zeroed at inference", check=_sizes, ignored="name the scans to use in image"
+    )
+    permuted_indices: tuple[int, ...] = _key(
+        ini.to_ints, (), "fork: scan order at inference", check=_sizes, ignored="order the sections in image"
+    )
+    switch_dataset_every_n: int = _key(ini.to_int, -1, "fork: alternate training sets", ignored=_NOT_BUILT)
 
 
 @dataclass(frozen=True)
@@ -302,10 +361,16 @@ class ClassificationSection:
     image: tuple[str, ...] = _sources("sections of scans")
     label: tuple[str, ...] = _sources("section of the label")
     sampler: tuple[str, ...] = _sources("section of the sampling map")
-    inferred: tuple[str, ...] = _sources("section of classifications to evaluate")
-    modality_label: tuple[str, ...] = _sources("fork: section of modality labels")
+    inferred: tuple[str, ...] = _sources(
+        "section of classifications to evaluate", ignored="evaluation scores segmentations"
+    )
+    modality_label: tuple[str, ...] = _sources(
+        "fork: section of modality labels", ignored="image_modalities in [PIMMS] says which scan is which"
+    )
     num_classes: int = _key(ini.to_int, -1, "classes")
-    output_prob: bool = _key(ini.to_bool, False, "write probabilities")
+    output_prob: bool = _key(
+        ini.to_bool, False, "write probabilities", ignored="modality_scores.csv always holds them, with the best class"
+    )
     label_normalisation: bool = _key(ini.to_bool, False, "map the label values found to 0, 1, ...")
     with_bn: bool = _key(ini.to_bool, True, "fork: batch normalisation", ignored="the fork never read it")
     csv_labels: bool = _key(ini.to_bool, False, "fork: labels from a list", ignored="the fork never read it")
@@ -338,8 +403,10 @@ class InputSection:
     """
 
     csv_file: str = _key(ini.to_str, "", "list of subject,path; replaces the search")
-    csv_data_file: str = _key(ini.to_str, "", "list of subject,value,... instead of images")
-    to_ohe: bool = _key(ini.to_bool, False, "one-hot encode csv_data_file")
+    csv_data_file: str = _key(
+        ini.to_str, "", "list of subject,value,... instead of images", ignored="lists of values are not read"
+    )
+    to_ohe: bool = _key(ini.to_bool, False, "one-hot encode csv_data_file", ignored="lists of values are not read")
     path_to_search: str = _key(ini.to_str, "", "folders separated by commas, not searched recursively")
     filename_contains: tuple[str, ...] = _key(ini.to_strs, (), "words that all occur in a file's name")
     filename_not_contains: tuple[str, ...] = _key(
@@ -411,7 +478,7 @@ class PimmsSection:
     dice_eps: str | None = _key(ini.to_str, None, "where Dice adds its constant", "both", "denominator")
     double_softmax: bool | None = _key(ini.to_bool, None, "softmax inside the network and again in the loss")
     sampling_area: str = _key(ini.to_str, "foreground", "where window centres lie", "foreground", "all")
-    early_stopping: bool = _key(ini.to_bool, False, "stop by patience and early_stopping_mode")
+    early_stopping: bool = _key(ini.to_bool, False, "stop after patience validations without a better loss")
     use_best: bool = _key(ini.to_bool, False, "infer with the checkpoint of the lowest validation loss, not by number")
     subsets: bool = _key(ini.to_bool, False, "run every subset of the scans")
     distance: str = _key(ini.to_str, "mm", "unit of distances", "mm", "niftynet")

@@ -19,6 +19,7 @@ from niftynet_compat.config import (
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "01_config"
 RUNS = json.loads((GOLDEN / "index.json").read_text())
+ALL_SECTIONS = {**sections.SYSTEM_SECTIONS, **sections.TASK_SECTIONS, "T1": sections.InputSection}
 
 MINIMAL = """
 [T1]
@@ -319,6 +320,53 @@ def test_a_file_list_makes_the_search_ineffective_with_a_remark(tmp_path):
     assert "csv_file lists the files" in remark_on(config, "T1", "path_to_search").text
 
 
+def test_a_remark_prints_as_one_line_with_its_place(tmp_path):
+    config = load(tmp_path, minimal(SYSTEM="queue_length = 40", NETWORK="keep_prob = 0.5"))
+    assert str(remark_on(config, "SYSTEM", "queue_length")) == (
+        "line 10: [SYSTEM] queue_length has no effect here: it belongs to [NETWORK], where it is 5"
+    )
+    command_line = load(tmp_path, MINIMAL, {"keep_prob": "0.5"})
+    assert str(remark_on(command_line, "NETWORK", "keep_prob")) == (
+        "[NETWORK] keep_prob is accepted and has no effect: the networks here have no dropout"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("NETWORK", "activation_function = elu"),
+        ("NETWORK", "smaller_final_batch_mode = drop"),
+        ("NETWORK", "weight_initializer = orthogonal"),
+        ("TRAINING", "early_stopping_mode = median"),
+        ("TRAINING", "curriculum_learning_iter = 10"),
+        ("TRAINING", "patience = 3"),
+        ("NETWORK", "window_sampling = patch"),
+        ("SEGMENTATION", "weight = L"),
+        ("SEGMENTATION", "softmax = False"),
+        ("SEGMENTATION", "do_mixup = True"),
+        ("SEGMENTATION", "sampler = L, T1"),
+        ("T1", "to_ohe = True"),
+    ],
+)
+def test_what_has_no_effect_is_accepted_with_a_remark(tmp_path, section, line):
+    assert remark_on(load(tmp_path, minimal(**{section: line})), section, line.split(" =")[0])
+
+
+def test_patience_has_an_effect_with_early_stopping(tmp_path):
+    config = load(tmp_path, minimal(TRAINING="patience = 3") + "[PIMMS]\nearly_stopping = True\n")
+    assert config.remarks == ()
+
+
+@pytest.mark.parametrize("section", sorted(ALL_SECTIONS))
+def test_a_key_is_read_by_some_code_or_says_that_it_has_no_effect(section):
+    root = Path(__file__).parents[2]
+    files = [path for package in ("pimms_tf", "niftynet_compat") for path in (root / package).rglob("*.py")]
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in files if path.name != "sections.py")))
+    words |= {f"rotation_angle_{axis}" for axis in "xyz"}
+    specs = sections.key_specs(ALL_SECTIONS[section])
+    assert [name for name, spec in specs.items() if not spec.ignored and name not in words] == []
+
+
 # ---- overrides
 
 
@@ -522,6 +570,7 @@ def test_a_file_in_the_manner_of_the_released_experiments_loads_with_its_misplac
     assert config.task.decay_constant == 1e-6
     assert config.save_seg_dir == Path("/models/run/output/modality_results")
     assert [remark.key for remark in config.remarks] == [
+        "whitening",
         "queue_length",
         "num_threads",
         "output_prob",
