@@ -141,6 +141,8 @@ def phase_subjects(
             validation or inference wanted by name without a split.
     """
     wanted = _wanted(phases)
+    if wanted is None:
+        return list(subject_ids)
     if split is None:
         if not wanted or wanted == [Phase.TRAINING]:
             return list(subject_ids)
@@ -152,11 +154,10 @@ def phase_subjects(
     if not known and subject_ids:
         raise ConfigError(
             f"{source} lists {len(split)} subjects such as {next(iter(split), '(none)')}, but the data has "
-            f"{len(subject_ids)} such as {subject_ids[0]} and none are in common; delete the file or correct its ids"
+            f"{len(subject_ids)} such as {subject_ids[0]} and none are in common; to segment subjects that took no "
+            "part in training give dataset_to_infer = all, else correct the ids or name another file"
         )
     _warn_of_strangers(subject_ids, split, source)
-    if wanted is None:
-        return list(subject_ids)
     present = {split[subject_id] for subject_id in known}
     if not wanted and Phase.INFERENCE not in present:
         _log.warning("%s has no inference subject, so all %d subjects are taken", source, len(subject_ids))

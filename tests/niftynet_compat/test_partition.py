@@ -168,6 +168,12 @@ def test_the_phases_asked_for_choose_the_subjects(phases, ids):
     assert phase_subjects("abcd", SPLIT, phases) == list(ids)
 
 
+def test_all_means_everybody_whatever_the_split_lists():
+    assert phase_subjects(["001", "002"], SPLIT, "all") == ["001", "002"]
+    with pytest.raises(ConfigError, match="none are in common; to segment .* dataset_to_infer = all"):
+        phase_subjects(["001", "002"], SPLIT)
+
+
 def test_without_a_split_everybody_trains_or_is_inferred_and_named_phases_are_refused():
     assert phase_subjects("ab", None) == ["a", "b"]
     assert phase_subjects("ab", None, "all") == ["a", "b"]
