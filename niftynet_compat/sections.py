@@ -142,6 +142,12 @@ def _sizes(value: tuple[int, ...]) -> str | None:
     return None if all(size >= 0 for size in value) else "must not be negative"
 
 
+def _widths(value: tuple[int, ...]) -> str | None:
+    if len(value) >= 2 and all(size >= 1 for size in value):
+        return None
+    return "needs two positive numbers or more, the stem's first, for example 16, 64, 128, 256"
+
+
 @dataclass(frozen=True)
 class SystemSection:
     """[SYSTEM]: devices and folders."""
@@ -455,7 +461,9 @@ class PimmsSection:
     init: str | None = _key(ini.to_str, None, "initial weights", "he_normal", "niftynet")
     average: str | None = _key(ini.to_str, None, "moving averages of the segmenter", "debiased", "plain")
     classifier_blocks: int | None = _key(ini.to_int, None, "blocks per resolution", low=1)
-    classifier_features: tuple[int, ...] | None = _key(ini.to_ints, None, "features per resolution", check=_sizes)
+    classifier_features: tuple[int, ...] | None = _key(
+        ini.to_ints, None, "features of the stem and of each resolution", check=_widths
+    )
     classifier_pool: str | None = _key(ini.to_str, None, "final mean over", "spatial", "spatial_and_channel")
     classifier_head_bn: bool | None = _key(ini.to_bool, None, "normalise the classifier's logits")
     classifier_extra_bn: bool | None = _key(ini.to_bool, None, "normalise the input and before strided convolutions")

@@ -3,7 +3,9 @@
 Varsavsky et al. 2018, PIMMS: permutation invariant multi-modal segmentation.
 """
 
-from typing import Literal, NamedTuple
+import numbers
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import keras
 from keras import KerasTensor, ops
@@ -79,6 +81,28 @@ class PIMMS(keras.Model):
         name: str = "pimms",
     ):
         super().__init__(name=name)
+        _check_choices(
+            attention=(attention, (None, *get_args(Kind))),
+            spatial_rank=(spatial_rank, (2, 3)),
+            attention_normalise=(attention_normalise, get_args(Normalise)),
+            abstraction_missing=(abstraction_missing, get_args(Missing)),
+            abstraction_ddof=(abstraction_ddof, (0, 1)),
+            mask_scope=(mask_scope, get_args(MaskScope)),
+            frontend=(frontend, get_args(FrontendKind)),
+            norm=(norm, get_args(Norm)),
+            norm_scope=(norm_scope, get_args(NormScope)),
+            init=(init, get_args(Init)),
+            average=(average, get_args(Average)),
+            classifier_pool=(classifier_pool, get_args(Pool)),
+            classifier_average=(classifier_average, get_args(Average)),
+            regularise=(regularise, get_args(Regularise)),
+        )
+        _check_counts(
+            num_modalities=num_modalities,
+            num_classes=num_classes,
+            classifier_blocks=classifier_blocks,
+            classifier_features=classifier_features,
+        )
         self.num_modalities = num_modalities
         self.num_classes = num_classes
         self.spatial_rank = spatial_rank
@@ -189,6 +213,24 @@ class PIMMS(keras.Model):
     def present_slots(self, scans):
         """Returns which slots hold anything but zeros, (b, scan) bool."""
         return ops.any(ops.not_equal(scans, 0), axis=tuple(range(1, self.spatial_rank + 1)))
+
+
+def _check_choices(**choices: tuple[object, tuple[object, ...]]) -> None:
+    """Refuses a word that no layer knows; layers compare words, so a misspelt one would pass for another choice."""
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name} is one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def _check_counts(classifier_features: Sequence[int], **counts: int) -> None:
+    """Refuses sizes that are not whole numbers from 1 upwards."""
+    if len(classifier_features) < 2:
+        raise ValueError(
+            f"classifier_features are those of the stem and of each resolution, got {classifier_features!r}"
+        )
+    for name, value in [*counts.items(), *(("classifier_features", size) for size in classifier_features)]:
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} counts from 1, got {value!r}")
 
 
 def _on_present_rows(layer, x, present, training):

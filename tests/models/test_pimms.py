@@ -317,6 +317,16 @@ def test_a_choice_overrides_its_preset():
         (lambda: build_model("hemmis", 3, 2), "variant is one of hemis, hard, soft, online, got 'hemmis'"),
         (lambda: build_model("hemis", 3, 2, "papr"), "preset is one of paper, niftynet2018, got 'papr'"),
         (lambda: small("hemis")(random_scans(1, 8, 8, 2)), "3 scans are expected, got 2"),
+        (lambda: build_model("online", 3, 2, norm="layer"), "norm is one of batch, none, got 'layer'"),
+        (
+            lambda: build_model("hemis", 3, 2, attention_normalise="mean"),
+            "attention_normalise is one of none, sum, count",
+        ),
+        (lambda: build_model("hemis", 3, 2, spatial_rank=4), "spatial_rank is one of 2, 3, got 4"),
+        (lambda: build_model("hemis", 0, 2), "num_modalities counts from 1, got 0"),
+        (lambda: build_model("hemis", 3, 2.0), "num_classes counts from 1, got 2.0"),
+        (lambda: build_model("online", 3, 2, classifier_features=(16,)), "classifier_features are those of the stem"),
+        (lambda: build_model("online", 3, 2, classifier_features=(16, 0)), "classifier_features counts from 1, got 0"),
     ],
 )
 def test_a_mistake_is_named(make, message):

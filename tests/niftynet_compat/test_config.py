@@ -352,6 +352,13 @@ def test_what_has_no_effect_is_accepted_with_a_remark(tmp_path, section, line):
     assert remark_on(load(tmp_path, minimal(**{section: line})), section, line.split(" =")[0])
 
 
+@pytest.mark.parametrize("widths", ["16", "16, 0"])
+def test_widths_that_make_no_classifier_are_refused(tmp_path, widths):
+    assert "needs two positive numbers or more" in refusal(
+        tmp_path, MINIMAL + f"[PIMMS]\nclassifier_features = {widths}\n"
+    )
+
+
 def test_patience_has_an_effect_with_early_stopping(tmp_path):
     config = load(tmp_path, minimal(TRAINING="patience = 3") + "[PIMMS]\nearly_stopping = True\n")
     assert config.remarks == ()
