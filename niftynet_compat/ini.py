@@ -88,7 +88,7 @@ def read_ini(path: str | Path) -> IniFile:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8 text; save the file with UTF-8 encoding") from error
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file; check the path given to -c") from error
+        raise ConfigError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     return parse_ini(text, path)

@@ -23,7 +23,7 @@ def find_config(value: str | Path) -> Path:
     if found:
         return found
     places = " or ".join(str(absolute(candidate)) for candidate in candidates)
-    raise ConfigError(f"{value}: there is no configuration file {places}; check the path given to -c")
+    raise ConfigError(f"{value}: there is no configuration file {places}; check the path")
 
 
 def niftynet_home() -> Path | None:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable, text: str, overrides: bool = True) -> argparse.ArgumentParser:
-        epilog = "Any key of the configuration can be overridden: --key value." if overrides else None
+        epilog = "Any key outside the input sections can be overridden: --key value." if overrides else None
         sub = verbs.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
         sub.add_argument("--debug", action="store_true", help="show the traceback of a mistake in the input")
         sub.set_defaults(run=run, takes_overrides=overrides)
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
             # The INI file itself is no positional argument here: argparse would take the value of an override for it.
             sub.usage = "%(prog)s [options] CONFIG [--key value ...]"
             sub.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the INI file, as NiftyNet spells it")
+            sub.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
         return sub
 
     verb("train", _train, "train the network that an INI file describes")
@@ -142,7 +143,7 @@ def _config(arguments: argparse.Namespace, overrides: dict[str, str], action: st
         raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
     if getattr(arguments, "subsets", False):
         overrides = overrides | {"subsets": "True"}
-    config = load_config(path, overrides, action=action)
+    config = load_config(path, overrides, arguments.app, action)
     for remark in config.remarks:
         logging.getLogger(__name__).warning("%s", remark)
     digits = any(character.isdigit() for character in config.system.cuda_devices)

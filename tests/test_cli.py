@@ -52,6 +52,9 @@ def change(path: Path, alter) -> None:
         (("report", "no.csv"), "there is no such file of results"),
         (("report", "no.csv", "--subsets"), "'--subsets' on the command line"),
         (("simulate", "."), "is not an empty folder"),
+        (("simulate", "new", "--subjects", "1", "--seed", "-1"), "seed -1 is negative"),
+        (("train", "x.ini", "-a", "net_gan"), "net_gan"),
+        (("train", "x.ini", "-a", "net_classify"), "requires the section [CLASSIFICATION]"),
     ],
 )
 def test_a_wrong_word_ends_as_one_sentence_that_names_it(study, complaint, argv, says):
