@@ -198,7 +198,7 @@ def whiten(volume: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     inside = centred if mask is None else centred[mask]
     # The variance about the rounded mean, corrected for the rounding.
     offset = inside.mean(dtype=np.float64)
-    variance = np.mean(np.square(inside), dtype=np.float64) - offset**2
+    variance = np.mean(np.square(inside, dtype=np.float64)) - offset**2  # squares of large values leave float32
     centred -= np.float32(offset)
     centred /= np.float32(max(np.sqrt(max(variance, 0.0)), SMALLEST_DEVIATION))
     return centred

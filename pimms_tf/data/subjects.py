@@ -207,11 +207,14 @@ class SubjectLoader:
         patient, place = _Patient(images, subject_id), None
         if self.reference is not None:
             self._check_reference(patient)
-        for name in (*self._scan_names(patient), self.label, self.weight):
+        names = self._scan_names(patient)
+        for name in (*names, self.label, self.weight):
             if name not in images:
                 continue
             with _named(patient, name):
                 header = read_image_header(images[name], _of_section(self.loader, name))
+            if name in names:
+                self._check_channels(header.data.shape[3], name, names, patient)
             if self.reference not in (None, name):
                 continue  # resampled onto the grid of the reference
             try:
@@ -258,11 +261,7 @@ class SubjectLoader:
                 continue
             image = reference if name == self.reference else self._read(name, patient)
             channels = image.data.shape[3]
-            if channels > 1 and len(names) > 1:
-                raise InputError(
-                    f"{patient.section(name)} has {channels} times or components, which can be scans only if it is the"
-                    f" one section, but there are {', '.join(names)}; write each to a file of its own."
-                )
+            self._check_channels(channels, name, names, patient)
             if not image.data.any():
                 continue
             if reference is not None:
@@ -272,6 +271,13 @@ class SubjectLoader:
                 volume = image.data[..., channel]
                 if volume.any():
                     yield _Scan(slot + channel, len(names) - 1 + channels, name, volume, place)
+
+    def _check_channels(self, channels: int, name: str, names: tuple[str, ...], patient: _Patient) -> None:
+        if channels > 1 and len(names) > 1:
+            raise InputError(
+                f"{patient.section(name)} has {channels} times or components, which can be scans only if it is the"
+                f" one section, but there are {', '.join(names)}; write each to a file of its own."
+            )
 
     def _reference(self, patient: _Patient) -> Image | None:
         if self.reference is None:
@@ -357,7 +363,17 @@ class SubjectLoader:
                         scans[..., slot], inside, self.mapping[name], self.norm_type, self.cutoff
                     )
             if self.whitening:
+                self._check_contrast(scans[..., slot], mask, patient.section(name))
                 scans[..., slot] = whiten(scans[..., slot], mask)
+
+    def _check_contrast(self, scan: np.ndarray, mask: np.ndarray | None, section: str) -> None:
+        """Whitened, a scan that is the same everywhere is zero, but would count as a scan and be segmented."""
+        voxels = scan if mask is None else scan[mask]
+        if voxels.size and voxels.min() == voxels.max():
+            raise InputError(
+                f"{section} is {voxels.flat[0]:g} in every voxel of the foreground, so it shows nothing; check the"
+                " file, or leave it out."
+            )
 
     def _modality(self, valid: np.ndarray, patient: _Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:

@@ -293,6 +293,12 @@ def test_a_constant_image_stays_finite_and_becomes_zero(value):
     assert np.abs(whitened).max() == 0
 
 
+@pytest.mark.parametrize("factor", [1e-2, 1e18, 1e30])
+def test_the_unit_of_a_scan_does_not_matter(factor):
+    scan = np.random.default_rng(0).uniform(1, 2, (6, 6, 6)).astype(np.float32)
+    np.testing.assert_allclose(whiten(scan * np.float32(factor)), whiten(scan), atol=1e-4)
+
+
 def test_a_large_offset_costs_no_digits():
     noise = np.random.default_rng(0).normal(0, 1, (20, 20, 20))
     shifted = (noise + 1e4).astype(np.float32)

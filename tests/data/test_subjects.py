@@ -516,3 +516,19 @@ def test_lesions_of_a_real_patient_come_back_voxel_by_voxel():
     whitened = restore(subject, subject.scans, order=3).data[inside[..., 0]].astype(np.float64)
     np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(whitened.std(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("foreground", [None, "threshold_plus"])
+def test_a_scan_without_contrast_is_refused_where_whitening_would_make_it_zero(files, foreground):
+    save(files["T1"], np.full(SHAPE, 7, np.int16))
+    with pytest.raises(
+        InputError, match=r"section \[T1\].* is 7 in every voxel of the foreground, so it shows nothing"
+    ):
+        SubjectLoader(axcodes=None, pixdim_mm=None, foreground=foreground, fusion="multi").load(files)
+    assert AS_STORED.load(files).valid.all()
+
+
+def test_several_times_in_one_of_several_files_are_found_from_headers(files):
+    save(files["FLAIR"], np.stack([head(), head()], axis=-1))
+    with pytest.raises(InputError, match=r"section \[FLAIR\].* has 2 times or components"):
+        AS_STORED.prepared_shape(files)
