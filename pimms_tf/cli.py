@@ -231,9 +231,9 @@ def _import_checkpoint(arguments: argparse.Namespace, overrides: dict[str, str])
 
 
 def _report(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    run = _import_run()
+    from pimms_tf.evaluation import side_by_side
 
-    print(run.report(arguments.results))
+    print(side_by_side(arguments.results))
     return 0
 
 

@@ -33,12 +33,10 @@ from pimms_tf.evaluation import (
     FilePair,
     LabelPair,
     SubjectResult,
-    compare,
     evaluate_subject,
     join_by_subject,
     modality_subsets,
     niftynet_tables,
-    read_results,
     table_1,
     write_results,
     write_summary,
@@ -230,6 +228,8 @@ def inference(config: Config) -> None:
             )
             path = None
             if answer.image is not None:
+                if not subset:
+                    _warn_of_doubles(task, part, _scan_names(task, files, scans), answer.scores)
                 path = output.folder / f"{files.subject_id}{config.inference.output_postfix}.nii.gz"
                 write_image(_in_codes(answer.image, None if config.task.output_prob else codes), path)
             output.add(files.subject_id, path, _scan_names(task, files, scans), answer.scores, part.valid)
@@ -297,6 +297,10 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
         pixdim_mm=tuple(config.common("image", "pixdim") or ()),
         whitening=network.whitening,
         foreground_type=network.foreground_type if network.normalise_foreground_only else "",
+        foreground_fusion=network.multimod_foreground_type if network.normalise_foreground_only else "",
+        landmarks=settings.landmarks_by_modality(config, task),
+        norm_type=network.norm_type if network.normalisation else "",
+        cutoff=tuple(network.cutoff) if network.normalisation else (),
         window=tuple(settings.window_of(config, "inference")),
         border=tuple(config.inference.border),
     )
@@ -308,25 +312,6 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
         proof.largest_difference,
     )
     return path
-
-
-def report(files: Sequence[Path]) -> str:
-    """Returns result files side by side, and for exactly two the paired test of the second against the first.
-
-    Raises:
-        InputError: a file is missing or holds no results.
-    """
-    names = [str(file) for file in files]
-    text = table_1({name: read_results(Path(name)) for name in names}, baseline=names[0]).markdown()
-    if len(files) == 2:
-        for comparison in compare(files[1], files[0]):
-            subset = "+".join(comparison.subset) or "all scans"
-            text += (
-                f"\n{subset}: Dice {comparison.b.mean:.3f} → {comparison.a.mean:.3f}, "
-                f"{comparison.test.num_pairs} pairs, p = {comparison.test.p:.4g} one-sided, "
-                f"{comparison.test.p_two_sided:.4g} two-sided"
-            )
-    return text
 
 
 def _prepare_machine(config: Config) -> None:
@@ -482,6 +467,23 @@ def _scores(config: Config, task: Task, network: _Network, subject: Subject) -> 
     return modality_scores(
         network.classify, subject, config.pimms.classifier_slices, spatial_rank=rank, batch_size=slices
     )
+
+
+def _warn_of_doubles(task: Task, subject: Subject, names: Sequence[str], scores: np.ndarray) -> None:
+    """Scans of one modality add up in the paper's mixture, to intensities that no network has seen in training."""
+    if task.choices["attention_normalise"] != "none":
+        return
+    best = {scan: int(np.argmax(scores[scan])) for scan in np.flatnonzero(subject.valid) if scores[scan].any()}
+    for modality in sorted(set(best.values()) - ({0} if task.null_class else set())):
+        same = [names[scan] for scan in best if best[scan] == modality]
+        if len(same) > 1:
+            log.warning(
+                "subject %s: %s are all taken for %s and add up, which its segmentation may not survive; give one of "
+                "them, or train with [PIMMS] attention_normalise = sum",
+                subject.subject_id,
+                ", ".join(same),
+                task.modalities[modality],
+            )
 
 
 def _scan_names(task: Task, files: SubjectFiles, scans: Sequence[int]) -> list[str]:

@@ -498,24 +498,53 @@ def _slots(config: Config, task: Task) -> dict:
     }
 
 
-def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None) -> dict:
-    """Histogram landmarks from file; those that the file lacks are computed from training subjects and put there."""
-    path = config.histogram_file
-    if path is None:
+def _landmark_file(config: Config) -> Path:
+    if config.histogram_file is None:
         raise ConfigError(f"{config.path}: normalisation = True needs histogram_ref_file in [NETWORK]")
+    return config.histogram_file
+
+
+def _read_landmarks(config: Config, task: Task) -> dict:
+    path = _landmark_file(config)
     known = read_mapping(path) if path.is_file() else {}
     missing = [name for name in task.scans if name not in known]
-    if missing and subjects is None:
+    if missing:
         raise ConfigError(
             f"histogram_ref_file {path} has no landmarks for {', '.join(missing)}, which normalisation = True needs; "
             "train with this configuration first, or copy the file of the trained model there"
         )
+    return {name: known[name] for name in task.scans}
+
+
+def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None) -> dict:
+    """Histogram landmarks from file; those that the file lacks are computed from training subjects and put there."""
+    if subjects is None:
+        return _read_landmarks(config, task)
+    path = _landmark_file(config)
+    known = read_mapping(path) if path.is_file() else {}
+    missing = [name for name in task.scans if name not in known]
     if missing:
         log.info("computing histogram landmarks of %s from %d subjects", ", ".join(missing), len(subjects))
         computed = train_mapping(loader, subjects)
         known |= {name: computed[name] for name in missing if name in computed}
         write_mapping(path, known)
     return {name: known[name] for name in task.scans if name in known}
+
+
+def landmarks_by_modality(config: Config, task: Task) -> tuple[tuple[float, ...], ...]:
+    """The landmarks on file of each modality class, () of a class that no section has; () without standardisation.
+
+    Raises:
+        ConfigError: the file lacks the landmarks of a section.
+    """
+    if not config.network.normalisation:
+        return ()
+    known = _read_landmarks(config, task)
+    sections = dict(zip(reversed(task.slot_modality), reversed(task.scans), strict=True))
+    return tuple(
+        tuple(map(float, known[sections[modality]])) if modality in sections else ()
+        for modality in range(len(task.modalities))
+    )
 
 
 def label_codes(config: Config, section: str, learn_from: Sequence[SubjectFiles] | None = None) -> LabelMapping:

@@ -87,6 +87,12 @@ def test_another_backend_of_keras_is_refused(study, complaint, monkeypatch):
     assert "need Keras on TensorFlow, but KERAS_BACKEND is torch; unset it" in complaint()
 
 
+def test_result_files_are_compared_without_tensorflow(study, complaint, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert study("report", "no.csv") == 2
+    assert "there is no such file of results" in complaint()
+
+
 def test_help_is_there_for_every_verb_without_loading_tensorflow(study, capsys):
     for verb in ("train", "inference", "evaluation", "export", "report", "simulate", "demo"):
         with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pimms_tf.inference.export import read_export_info
 from pimms_tf.training.checkpoints import load_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +169,9 @@ def test_a_trained_network_is_exported_with_a_proof(trained_study, capsys):
     assert "comparisons with the model in memory: largest difference" in said
     assert (trained_study.folder / "served" / "1" / "saved_model.pb").is_file()
     assert said.splitlines()[-1] == "served/1"
+    info = read_export_info(trained_study.folder / "served")
+    assert info.modalities == ("T1", "T2", "FLAIR")
+    assert (info.foreground_type, info.foreground_fusion, info.landmarks) == ("threshold_plus", "and", ())
 
 
 # Other networks
@@ -182,6 +186,16 @@ def test_hemis_needs_no_classifier_and_knows_its_scans_by_their_sections(study):
     scores = rows(study.folder / "model" / "output" / "subset_T1_T2_FLAIR" / "modality_scores.csv")
     assert [row["best"] for row in scores[:3]] == ["T1", "T2", "FLAIR"]
     assert study("evaluation", "x.ini", "--subsets") == 0
+
+
+@eager
+@pytest.mark.parametrize(("divisor", "warned"), [("none", True), ("sum", False)])
+def test_scans_of_one_modality_that_add_up_are_named(study, hemis, capsys, divisor, warned):
+    shutil.copytree(hemis / "model", study.folder / "model")
+    same = {"modalities": "T1,T2,FLAIR", "image_modalities": "T1,T1,FLAIR", "attention_normalise": divisor}
+    study.write(NETWORK={"name": "hemis"}, PIMMS=same)
+    assert study("inference", "x.ini") == 0
+    assert ("_T2.nii.gz are all taken for T1 and add up" in capsys.readouterr().out) == warned
 
 
 @eager

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from niftynet_compat import ConfigError, Phase, load_config
+from niftynet_compat import ConfigError, Phase, load_config, write_mapping
 from pimms_tf import settings
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject, restore
@@ -194,6 +194,19 @@ def test_mappings_that_are_nowhere_are_asked_for(study, changes, says):
 
 
 # Windows
+
+
+def test_landmarks_of_a_modality_are_those_of_its_section(study):
+    config = config_of(
+        study, "export", NETWORK={"normalisation": True}, PIMMS={"modalities": "PD,FLAIR,T1,T2", "null_class": True}
+    )
+    task = settings.task_of(config)
+    config.histogram_file.parent.mkdir(parents=True)
+    write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
+    landmarks = settings.landmarks_by_modality(config, task)
+    assert task.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
+    assert [numbers[:1] for numbers in landmarks] == [(), (), (2.0,), (0.0,), (1.0,)]
+    assert settings.landmarks_by_modality(config_of(study, "export"), task) == ()
 
 
 def test_the_window_of_inference_is_that_of_training_unless_it_has_its_own(study):

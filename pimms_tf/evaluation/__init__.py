@@ -30,6 +30,7 @@ from pimms_tf.evaluation.report import (
     TableCell,
     compare,
     modality_subsets,
+    side_by_side,
     table_1,
     write_summary,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "paired_wilcoxon",
     "read_results",
     "summarise",
+    "side_by_side",
     "table_1",
     "volume_difference_percent",
     "volume_ml",

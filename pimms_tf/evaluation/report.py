@@ -133,6 +133,25 @@ def compare(file_a: Path, file_b: Path, metric: str = "dice") -> list[Comparison
     return found
 
 
+def side_by_side(files: Sequence[Path]) -> str:
+    """Returns result files as one table, and for exactly two the paired test of the second against the first.
+
+    Raises:
+        InputError: a file is missing or holds no results.
+    """
+    names = [str(file) for file in files]
+    text = table_1({name: read_results(Path(name)) for name in names}, baseline=names[0]).markdown()
+    if len(files) == 2:
+        for comparison in compare(files[1], files[0]):
+            subset = "+".join(comparison.subset) or "all scans"
+            text += (
+                f"\n{subset}: Dice {comparison.b.mean:.3f} → {comparison.a.mean:.3f}, "
+                f"{comparison.test.num_pairs} pairs, p = {comparison.test.p:.4g} one-sided, "
+                f"{comparison.test.p_two_sided:.4g} two-sided"
+            )
+    return text
+
+
 def table_1(results: Mapping[str, Sequence[SubjectResult]], baseline: str = "hemis") -> Table:
     """The table of variant → results, variants in the order given, subsets in order of appearance.
 

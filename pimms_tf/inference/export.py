@@ -43,9 +43,12 @@ class ExportInfo:
     axcodes: tuple[str, ...] = ()  # orientation of the prepared grid: which way x, y and z grow, such as L, P, S
     pixdim_mm: tuple[float, ...] = ()  # voxel size of the prepared grid along x, y and z
     whitening: bool = True  # each scan shifted and scaled to mean 0 and standard deviation 1 over its foreground
-    foreground_type: str = ""  # how that foreground is found, NiftyNet's word
+    foreground_type: str = ""  # how that foreground is found, NiftyNet's word; empty for all voxels
+    foreground_fusion: str = ""  # which voxels count if there are several scans: and, or, multi (each its own)
     landmarks: tuple[tuple[float, ...], ...] = ()  # histogram landmarks per modality; empty for no standardisation
-    window: tuple[int, ...] = ()  # window of the training, in voxels
+    norm_type: str = ""  # which of the landmarks are used, NiftyNet's word
+    cutoff: tuple[float, ...] = ()  # fractions of the voxels at the first and the last landmark
+    window: tuple[int, ...] = ()  # window of inference, in voxels; 0 is the full length
     border: tuple[int, ...] = ()  # voxels on each side of a window that lack full context
 
 
