@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -204,6 +204,7 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
         required.append(task.sampler)
     needed = {*task.scans, *required}
     inputs = {name: section for name, section in config.inputs.items() if name in needed}
+    _refuse_values(config, inputs)
     if config.action == "inference" and config.pimms.keep_incomplete:
         # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
         inputs |= {name: replace(inputs[name], referenced=not _is_searchable(inputs[name])) for name in task.scans}
@@ -230,6 +231,15 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
             "same id when filename_contains is cut from their names"
         )
     return kept
+
+
+def _refuse_values(config: Config, inputs: Mapping[str, InputSection]) -> None:
+    for name, section in inputs.items():
+        if section.csv_data_file:
+            raise ConfigError(
+                f"{config.path}: [{name}] has csv_data_file, a list of values, where images are needed; name images by "
+                "path_to_search or csv_file"
+            )
 
 
 def _is_searchable(section: InputSection) -> bool:
@@ -602,5 +612,6 @@ def scan_files(files: SubjectFiles, task: Task) -> dict[str, Path]:
 
 
 def files_of_section(config: Config, section: str) -> dict[str, Path]:
+    _refuse_values(config, {section: config.inputs[section]})
     found = discover({section: config.inputs[section]})
     return {subject.subject_id: subject.images[section] for subject in found.subjects}

@@ -110,6 +110,14 @@ def test_no_subject_at_all_counts_the_files_of_each_section(study):
         settings.task_subjects(config, settings.task_of(config), needs_label=True)
 
 
+def test_a_list_of_values_where_images_are_needed_is_refused(study):
+    config = config_of(study, lesion={"csv_data_file": "values.csv"})
+    with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file, a list of values, where images are needed"):
+        settings.task_subjects(config, settings.task_of(config), needs_label=True)
+    with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file"):
+        settings.files_of_section(config, "lesion")
+
+
 def test_a_split_is_drawn_by_the_seed_or_read_from_its_file(study, caplog):
     config = config_of(study)
     subjects = settings.task_subjects(config, settings.task_of(config), needs_label=True)
