@@ -189,8 +189,9 @@ def inference(config: Config) -> None:
     task = task_of(config)
     _prepare_machine(config)
     window = settings.window_of(config, "inference")
+    border = settings.border_of(config, window)
     if config.network.window_sampling != "resize":
-        check_border([size if size > 0 else 2**31 for size in window], config.inference.border)
+        check_border([size if size > 0 else 2**31 for size in window], border)
     if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
         raise ConfigError(
             f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
@@ -221,7 +222,7 @@ def inference(config: Config) -> None:
                 network,
                 part,
                 window,
-                config.inference.border,
+                border,
                 probabilities=config.task.output_prob,
                 order=config.inference.output_interp_order,
                 fill=config.inference.fill_constant,
@@ -302,7 +303,7 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
         norm_type=network.norm_type if network.normalisation else "",
         cutoff=tuple(network.cutoff) if network.normalisation else (),
         window=tuple(settings.window_of(config, "inference")),
-        border=tuple(config.inference.border),
+        border=settings.border_of(config, settings.window_of(config, "inference")),
     )
     path = export_saved_model(model, directory, version, info)
     proof = verify_export(path, model)

@@ -385,6 +385,17 @@ def window_of(config: Config, action: str) -> tuple[int, int, int]:
     return tuple((*window, 1, 1)[:3])
 
 
+def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, int]:
+    """What inference cuts off each side of a window: `border`, but nothing along an axis on which a window is one voxel.
+
+    The released 2-D files ask for (5, 0, 5) of windows (100, 100, 1); their resize sampler never looked at it.
+    """
+    border = tuple(0 if size == 1 else voxels for size, voxels in zip(window, config.inference.border, strict=True))
+    if border != tuple(config.inference.border):
+        log.warning("border %s becomes %s: windows %s are one voxel thick", config.inference.border, border, window)
+    return border
+
+
 def _augmentation(config: Config) -> Augmentation:
     training = config.training
     angles = tuple(training.rotation_angle) or None

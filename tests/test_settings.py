@@ -217,6 +217,14 @@ def test_landmarks_of_a_modality_are_those_of_its_section(study):
     assert settings.landmarks_by_modality(config_of(study, "export"), task) == ()
 
 
+def test_a_border_along_an_axis_of_one_voxel_windows_is_dropped_and_named(study, caplog):
+    config = config_of(study, "inference", INFERENCE={"border": "(5, 0, 5)"})
+    with caplog.at_level(logging.WARNING):
+        assert settings.border_of(config, (24, 24, 1)) == (5, 0, 0)
+    assert "border (5, 0, 5) becomes (5, 0, 0)" in caplog.text
+    assert settings.border_of(config, (24, 24, 0)) == (5, 0, 5)
+
+
 def test_the_window_of_inference_is_that_of_training_unless_it_has_its_own(study):
     config = config_of(study, INFERENCE={"spatial_window_size": None})
     assert settings.window_of(config, "training") == settings.window_of(config, "inference") == (24, 24, 1)
