@@ -386,7 +386,7 @@ def window_of(config: Config, action: str) -> tuple[int, int, int]:
 
 
 def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, int]:
-    """What inference cuts off each side of a window: `border`, but nothing along an axis on which a window is one voxel.
+    """What inference cuts off each side of a window: `border`, but nothing along axes where it is one voxel thick.
 
     The released 2-D files ask for (5, 0, 5) of windows (100, 100, 1); their resize sampler never looked at it.
     """
