@@ -139,8 +139,7 @@ def make_train_step(
             metrics = _losses(state.model, batch, weight, loss, objective, training=True)
             scaled = metrics.total_loss / strategy.num_replicas_in_sync
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        pairs = [(gradient, variable) for gradient, variable in zip(gradients, variables, strict=True)]
-        state.optimizer.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+        state.optimizer.apply(gradients, variables)
         return metrics
 
     compute = _compiled(strategy, replica_step)
