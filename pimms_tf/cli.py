@@ -4,22 +4,19 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from niftynet_compat import Config, ConfigError, load_config
 from pimms_tf import __version__
 from pimms_tf.errors import InputError
+from pimms_tf.progress import StopSignals, progress
 
 _USER_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
-_TERMINATED = 143  # 128 + SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,8 +179,8 @@ def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
     config = _config(arguments, overrides, "train")
     run = _import_run()
 
-    stop = _StopSignals()
-    with stop, _progress(config.training.max_iter) as report:
+    stop = StopSignals()
+    with stop, progress(config.training.max_iter) as report:
         reason = run.train(config, report, stop.requested)
     if reason != "interrupted":
         return 0
@@ -265,103 +262,6 @@ def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
         "outlines.\nA few minutes of training on simulated scans prove the path, not the accuracy."
     )
     return 0
-
-
-class _StopSignals(AbstractContextManager):
-    """Turns SIGINT or SIGTERM into a request to stop after the current iteration; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-        self._previous: dict[signal.Signals, object] = {}
-
-    def requested(self) -> bool:
-        return self.exit_code != 0
-
-    def __enter__(self) -> "_StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: object) -> None:
-        if self.requested():
-            raise KeyboardInterrupt
-        self.exit_code = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
-        logging.getLogger(__name__).warning("stopping after this iteration; again to stop at once")
-
-
-def _progress(max_iter: int) -> AbstractContextManager:
-    """Returns a context that yields what to call after each iteration: a live line on a terminal, else plain lines."""
-    return _LiveLine(max_iter) if sys.stdout.isatty() else _PlainLines()
-
-
-class _PlainLines(AbstractContextManager):
-    """NiftyNet's iteration lines, which log parsers know: `training iter 1, total_loss=0.5, loss=0.5 (1.2s)`."""
-
-    def __enter__(self) -> Callable:
-        return self._report
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout.flush()
-
-    def _report(self, report) -> None:
-        indent = "    " if report.phase == "validation" else ""
-        print(f"{indent}{report.phase} iter {report.iteration}, {_values(report)} ({report.seconds:f}s)", flush=True)
-
-
-class _LiveLine(AbstractContextManager):
-    """One line that is rewritten: iteration, losses, iterations per second, time left; all else scrolls above it."""
-
-    def __init__(self, max_iter: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            MofNCompleteColumn(),
-            BarColumn(bar_width=8),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self._progress = Progress(*columns)
-        self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
-
-    def __enter__(self) -> Callable:
-        self._progress.start()
-        self._write_logs_to(sys.stdout)  # which is now the progress line's own, and keeps above it
-        return self._report
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-        self._write_logs_to(sys.stdout)
-
-    def _write_logs_to(self, stream: TextIO) -> None:
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(stream)
-
-    def _report(self, report) -> None:
-        losses = f"loss {float(report.metrics.segmentation_loss):.3f} " if report.metrics.segmentation_loss else ""
-        losses += f"modality {float(report.metrics.modality_loss):.3f} " if report.metrics.modality_loss else ""
-        losses += f"dice {float(report.metrics.dice):.3f}"
-        if report.phase == "validation":
-            print(f"validation iter {report.iteration}: {losses}")
-            return
-        rate = f"{1 / max(report.seconds, 1e-9):.1f} it/s"
-        self._progress.update(self._task, completed=report.iteration, losses=losses, rate=rate)
-
-
-def _values(report) -> str:
-    metrics = report.metrics
-    names = {
-        "total_loss": metrics.total_loss,
-        "loss": metrics.segmentation_loss,
-        "modality_loss": metrics.modality_loss,
-    }
-    return ", ".join(f"{name}={float(value)}" for name, value in (names | {"dice": metrics.dice}).items())
 
 
 def _complain(error: Exception, debug: bool, cause: Exception | None = None) -> int:

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from niftynet_compat import Phase, find_subjects, load_config, read_mapping, read_split
-from pimms_tf import settings
+from pimms_tf import cohort, settings
 from pimms_tf.data.images import read_image, write_image
 from pimms_tf.data.subjects import train_mapping
 from pimms_tf.evaluation import LabelPair, niftynet_tables
@@ -92,9 +92,9 @@ def segmented(config, trained, subject, probabilities, pads_edges=False):
 
 def loaded(config, number):
     task = settings.task_of(config)
-    files = settings.task_subjects(config, task, needs_label=False)[number]
-    loader = settings.with_mappings(settings.subject_loader(config, task, needs_label=False), config, task)
-    return loader.load(settings.scan_files(files, task), files.subject_id)
+    files = cohort.task_subjects(config, task, needs_label=False)[number]
+    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    return loader.load(cohort.scan_files(files, task), files.subject_id)
 
 
 def result_file(config, subject):
@@ -112,20 +112,20 @@ def test_the_settings_are_read_as_written(folder):
 
 def test_the_recorded_split_sends_every_subject_where_it_went(folder):
     config = configured()
-    subjects = settings.task_subjects(config, settings.task_of(config), needs_label=True)
+    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
     assert [subject.subject_id for subject in subjects] == SUBJECTS
     split = read_split(config.split_file)
-    assert split == settings.phases_of(config, subjects)
+    assert split == cohort.phases_of(config, subjects)
     for phase, numbers in ((Phase.TRAINING, (1, 4)), (Phase.VALIDATION, (2, 5)), (Phase.INFERENCE, (0, 3))):
-        part = settings.subjects_in_phase(subjects, split, phase, config)
+        part = cohort.subjects_in_phase(subjects, split, phase, config)
         assert [subject.subject_id for subject in part] == [SUBJECTS[number] for number in numbers]
 
 
 def test_training_subjects_give_the_recorded_landmarks(folder):
     config = configured()
-    subjects = settings.task_subjects(config, settings.task_of(config), needs_label=True)
-    training = settings.subjects_in_phase(subjects, read_split(config.split_file), Phase.TRAINING, config)
-    loader = settings.subject_loader(config, settings.task_of(config), needs_label=False)
+    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+    training = cohort.subjects_in_phase(subjects, read_split(config.split_file), Phase.TRAINING, config)
+    loader = cohort.subject_loader(config, settings.task_of(config), needs_label=False)
     recorded = read_mapping(config.histogram_file)
     computed = train_mapping(loader, training)
     for name in ("T1", "T2"):

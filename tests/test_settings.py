@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from niftynet_compat import ConfigError, Phase, load_config, write_mapping
-from pimms_tf import settings
+from pimms_tf import cohort, settings
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
@@ -96,7 +96,7 @@ def test_subjects_are_complete_or_not_as_the_configuration_asks(study, caplog):
         config = config_of(study, scans=copied, PIMMS={"keep_incomplete": keep})
         task = settings.task_of(config)
         for needs_label in (True, False):
-            subjects = settings.task_subjects(config, task, needs_label)
+            subjects = cohort.task_subjects(config, task, needs_label)
             found[keep, needs_label] = "".join(subject.subject_id[-1] for subject in subjects)
     assert found == {(True, True): "01345", (True, False): "012345", (False, True): "0345", (False, False): "02345"}
 
@@ -107,33 +107,33 @@ def test_no_subject_at_all_counts_the_files_of_each_section(study):
         path.rename(copied / f"x{path.name}")
     config = config_of(study, scans=copied)
     with pytest.raises(ConfigError, match=r"no subject has the files .* \(6 in \[T1\], .*6 in \[lesion\]\)"):
-        settings.task_subjects(config, settings.task_of(config), needs_label=True)
+        cohort.task_subjects(config, settings.task_of(config), needs_label=True)
 
 
 def test_a_list_of_values_where_images_are_needed_is_refused(study):
     config = config_of(study, lesion={"csv_data_file": "values.csv"})
     with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file, a list of values, where images are needed"):
-        settings.task_subjects(config, settings.task_of(config), needs_label=True)
+        cohort.task_subjects(config, settings.task_of(config), needs_label=True)
     with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file"):
-        settings.files_of_section(config, "lesion")
+        cohort.files_of_section(config, "lesion")
 
 
 def test_a_split_is_drawn_by_the_seed_or_read_from_its_file(study, caplog):
     config = config_of(study)
-    subjects = settings.task_subjects(config, settings.task_of(config), needs_label=True)
-    drawn = settings.phases_of(config, subjects)
-    assert drawn == settings.phases_of(config, subjects)
+    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+    drawn = cohort.phases_of(config, subjects)
+    assert drawn == cohort.phases_of(config, subjects)
     assert sorted(drawn.values()) == sorted([*Phase] * 2)
     assert not config.split_file.exists()  # whoever trains writes it, once all is well
     config.split_file.parent.mkdir(parents=True)
     config.split_file.write_text("sub03,training\nsub04,inference\n")
-    phases = settings.phases_of(config, subjects)
-    ids = [subject.subject_id for subject in settings.subjects_in_phase(subjects, phases, Phase.TRAINING, config)]
+    phases = cohort.phases_of(config, subjects)
+    ids = [subject.subject_id for subject in cohort.subjects_in_phase(subjects, phases, Phase.TRAINING, config)]
     assert ids == ["sub03"]
-    assert settings.subjects_in_phase(subjects, phases, Phase.VALIDATION, config) == []
+    assert cohort.subjects_in_phase(subjects, phases, Phase.VALIDATION, config) == []
     none = config_of(study, TRAINING={"exclude_fraction_for_validation": 0, "exclude_fraction_for_inference": 0})
     config.split_file.unlink()
-    assert settings.phases_of(none, subjects) is None
+    assert cohort.phases_of(none, subjects) is None
 
 
 def test_headers_tell_the_shape_that_loading_gives(study):
@@ -143,13 +143,13 @@ def test_headers_tell_the_shape_that_loading_gives(study):
         **{name: {"pixdim": "(5, 7, 6)", "axcodes": "(A, I, R)"} for name in ("T1", "T2", "FLAIR", "lesion")},
     )
     task = settings.task_of(config)
-    loader = settings.subject_loader(config, task, needs_label=True)
-    files = settings.task_subjects(config, task, needs_label=True)[0]
+    loader = cohort.subject_loader(config, task, needs_label=True)
+    files = cohort.task_subjects(config, task, needs_label=True)[0]
     loaded = loader.load(files.images, files.subject_id)
     assert loader.prepared_shape(files.images, files.subject_id) == loaded.scans.shape[:3] == loaded.label.shape
-    settings.check_subjects(loader, [files], loaded.label.shape)
+    cohort.check_subjects(loader, [files], loaded.label.shape)
     with pytest.raises(InputError, match=r"subject sub00: window \(99, 1, 1\) is larger than volume"):
-        settings.check_subjects(loader, [files], (99, 1, 1))
+        cohort.check_subjects(loader, [files], (99, 1, 1))
 
 
 def test_an_empty_scan_may_lie_anywhere(study):
@@ -159,8 +159,8 @@ def test_an_empty_scan_may_lie_anywhere(study):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)), copied / "sub00_T2.nii.gz")
     config = config_of(study, scans=copied)
     task = settings.task_of(config)
-    loader = settings.subject_loader(config, task, needs_label=True)
-    files = settings.task_subjects(config, task, needs_label=True)[0]
+    loader = cohort.subject_loader(config, task, needs_label=True)
+    files = cohort.task_subjects(config, task, needs_label=True)[0]
     shape = loader.prepared_shape(files.images, files.subject_id)
     subject = loader.load(files.images, files.subject_id)
     assert shape == subject.scans.shape[:3]
@@ -174,12 +174,12 @@ def test_landmarks_and_codes_that_are_on_file_are_not_learnt_again(study, caplog
     caplog.set_level(logging.INFO)
     config = config_of(study, NETWORK={"normalisation": True}, SEGMENTATION={"label_normalisation": True})
     task = settings.task_of(config)
-    plain = settings.subject_loader(config, task, needs_label=True)
-    subjects = settings.task_subjects(config, task, needs_label=True)
-    first = settings.with_mappings(plain, config, task, learn_from=subjects[:2])
+    plain = cohort.subject_loader(config, task, needs_label=True)
+    subjects = cohort.task_subjects(config, task, needs_label=True)
+    first = cohort.with_mappings(plain, config, task, learn_from=subjects[:2])
     assert "computing histogram landmarks" in caplog.text
     assert "collecting label codes of [lesion] from 2 subjects" in caplog.text
-    second = settings.with_mappings(plain, config, task)
+    second = cohort.with_mappings(plain, config, task)
     assert second.label_mapping == first.label_mapping == ((0.0, 1.0), (0, 1))
     for name in task.scans:
         np.testing.assert_array_equal(first.mapping[name], second.mapping[name])
@@ -198,7 +198,7 @@ def test_mappings_that_are_nowhere_are_asked_for(study, changes, says):
     config = config_of(study, **changes)
     task = settings.task_of(config)
     with pytest.raises(ConfigError, match=says):
-        settings.with_mappings(settings.subject_loader(config, task, needs_label=True), config, task)
+        cohort.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task)
 
 
 # Windows
@@ -211,10 +211,10 @@ def test_landmarks_of_a_modality_are_those_of_its_section(study):
     task = settings.task_of(config)
     config.histogram_file.parent.mkdir(parents=True)
     write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
-    landmarks = settings.landmarks_by_modality(config, task)
+    landmarks = cohort.landmarks_by_modality(config, task)
     assert task.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
     assert [numbers[:1] for numbers in landmarks] == [(), (), (2.0,), (0.0,), (1.0,)]
-    assert settings.landmarks_by_modality(config_of(study, "export"), task) == ()
+    assert cohort.landmarks_by_modality(config_of(study, "export"), task) == ()
 
 
 def test_a_border_along_an_axis_of_one_voxel_windows_is_dropped_and_named(study, caplog):
@@ -264,8 +264,8 @@ def test_a_resized_subject_keeps_its_place_and_its_slices(window, shape):
 def test_windows_of_training_hold_the_slots_and_classes_of_the_task(study):
     config = config_of(study, PIMMS={"max_slots": 5})
     task = settings.task_of(config)
-    loader = settings.subject_loader(config, task, needs_label=True)
-    subjects = settings.task_subjects(config, task, needs_label=True)[:2]
+    loader = cohort.subject_loader(config, task, needs_label=True)
+    subjects = cohort.task_subjects(config, task, needs_label=True)[:2]
     batches = settings.training_windows(config, task, loader, subjects, start=0)
     batch = next(iter(batches))
     assert batch.scans.shape == (4, 24, 24, 5)
@@ -328,4 +328,4 @@ def test_a_network_is_built_as_the_task_says(study):
 
 def test_files_of_a_section_are_found_by_subject(study):
     config = config_of(study)
-    assert sorted(settings.files_of_section(config, "lesion")) == [f"sub0{number}" for number in range(6)]
+    assert sorted(cohort.files_of_section(config, "lesion")) == [f"sub0{number}" for number in range(6)]

@@ -1,7 +1,7 @@
 """From a trained model to segmentations on the files' own grids, and to an export that serves any number of scans."""
 
 from pimms_tf.inference.export import ExportInfo, ExportReport, export_saved_model, read_export_info, verify_export
-from pimms_tf.inference.outputs import ResultFolder, orthogonal_slices
+from pimms_tf.inference.outputs import ResultFolder, orthogonal_slices, subset_folder
 from pimms_tf.inference.segmentation import label_scores, modality_scores, segment
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "orthogonal_slices",
     "read_export_info",
     "segment",
+    "subset_folder",
     "verify_export",
 ]

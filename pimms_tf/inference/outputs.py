@@ -78,3 +78,8 @@ def orthogonal_slices(scan: np.ndarray, reference: np.ndarray | None, inferred: 
     turned = [np.flip(np.swapaxes(plane, 0, 1), axis=0) for plane in planes]
     padded = [np.pad(plane, ((0, height - len(plane)), (0, 0), (0, 0))) for plane in turned]
     return np.concatenate(padded, axis=1).astype(np.float32)
+
+
+def subset_folder(folder: Path, subset: tuple[str, ...]) -> Path:
+    """The folder of the results from a subset of the modalities; the folder itself for no subset."""
+    return folder / ("subset_" + "_".join(subset)) if subset else folder
