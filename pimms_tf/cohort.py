@@ -28,7 +28,7 @@ from pimms_tf.data.subjects import SubjectLoader, train_mapping
 from pimms_tf.data.windows import resolve_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.settings import Task, real_modalities
+from pimms_tf.task import Task, real_modalities
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ PACKAGES = ("niftynet_compat", "pimms_tf")
 HEAVY = {"tensorflow", "keras", "tensorboard"}
 
 # What a room may import of our own besides itself; every room may use errors and files.
-_EVERYWHERE = {"pimms_tf", "pimms_tf.errors", "pimms_tf.files"}
+_EVERYWHERE = {"pimms_tf", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.presets"}
 _MAY_IMPORT = {
     "niftynet_compat": set(),
     "pimms_tf.data": {"pimms_tf.data"},
@@ -27,7 +27,7 @@ _MAY_IMPORT = {
 # The floor where NiftyNet's settings meet our objects: run.py and what was split off it, and the command line.
 _MEETING = {
     f"pimms_tf.{module}"
-    for module in ("run", "settings", "cohort", "trained", "predicting", "scoring", "import_checkpoint", "cli")
+    for module in ("run", "task", "settings", "cohort", "trained", "predicting", "scoring", "import_checkpoint", "cli")
 }
 # Who may write to the console itself, everybody else logs.
 _PRINTS = {"pimms_tf.cli", "pimms_tf.progress"}
@@ -119,12 +119,15 @@ def test_only_the_upper_floors_name_tensorflow(module):
         assert not tops_at_import  # inside one function
     elif room_of(module) in ("niftynet_compat", "pimms_tf.data", "pimms_tf.evaluation"):
         assert not tops or module in _ON_FIRST_USE
-    elif module in ("pimms_tf", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.demo", "pimms_tf.__main__"):
+    elif module in _EVERYWHERE | {"pimms_tf.demo", "pimms_tf.__main__"}:
         assert not tops
 
 
 def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
-    modules = ("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation", "pimms_tf.demo", "pimms_tf.cli")
+    modules = (
+        *("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation", "pimms_tf.demo", "pimms_tf.cli"),
+        *("pimms_tf.task", "pimms_tf.cohort"),
+    )
     program = "import sys\n" + "".join(
         f"import {module}\nassert not {HEAVY!r} & set(sys.modules), '{module}'\n" for module in modules
     )

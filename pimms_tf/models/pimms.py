@@ -14,6 +14,7 @@ from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
 from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
 from pimms_tf.models.layers import Average, Init, Norm
+from pimms_tf.presets import VARIANTS, preset_choices
 
 MaskScope = Literal["sample", "batch"]
 NormScope = Literal["present", "all", "slot"]
@@ -246,77 +247,6 @@ def _on_present_rows(layer, x, present, training):
     (rows,) = ops.nonzero(ops.logical_or(present, ops.logical_and(first, ops.logical_not(ops.any(present)))))
     y = layer(ops.take(x, rows, axis=0), present=ops.take(present, rows), training=training)
     return ops.scatter(ops.cast(rows, "int32")[:, None], y, (ops.shape(x)[0], *ops.shape(y)[1:]))
-
-
-# What makes a variant; everything else is a choice that all of them share. Hard and Soft take a segmenter trained as
-# HeMIS and a classifier trained on its own, so no gradient passes from one to the other.
-VARIANTS = {
-    "hemis": {"attention": "label", "joint": False},
-    "hard": {"attention": "hard", "joint": False},
-    "soft": {"attention": "soft", "joint": False},
-    "online": {"attention": "soft", "joint": True},
-}
-
-# Every cell of the table "paper versus code" that concerns the model. Loss choices are in pimms_tf.training.losses.
-PRESETS = {
-    "paper": {
-        "null_class": False,
-        "attention_normalise": "none",
-        "abstraction_missing": "exclude",
-        "abstraction_ddof": 0,
-        "mask_scope": "sample",
-        "frontend": "paper",
-        "norm": "batch",
-        "norm_scope": "present",
-        "init": "he_normal",
-        "classifier_features": (16, 64, 128, 256),
-        "classifier_blocks": 9,
-        "classifier_pool": "spatial",
-        "classifier_head_bn": False,
-        "classifier_extra_bn": False,
-        "classifier_average": "debiased",
-        "regularise": "all",
-    },
-    "niftynet2018": {
-        "null_class": False,
-        "attention_normalise": "none",
-        "abstraction_missing": "zeros",
-        "abstraction_ddof": 0,
-        "mask_scope": "batch",
-        "frontend": "highres_1x1",
-        "norm": "batch",
-        "norm_scope": "all",
-        "init": "niftynet",
-        "classifier_features": (16, 64, 128, 256),
-        "classifier_blocks": 9,
-        "classifier_pool": "spatial_and_channel",
-        "classifier_head_bn": True,
-        "classifier_extra_bn": False,
-        "classifier_average": "debiased",
-        "regularise": "classifier",
-    },
-}
-
-# The released Online network is another program than the released offline ones; these cells differ.
-_ONLINE_2018 = {
-    "null_class": True,
-    "attention_normalise": "sum",
-    "norm_scope": "slot",
-    "classifier_blocks": 10,
-    "classifier_head_bn": False,
-    "classifier_average": "plain",
-    "regularise": "all",
-}
-
-
-def preset_choices(variant: str, preset: str) -> dict:
-    """Returns the arguments of `PIMMS` that a preset sets for a variant ("classifier" is the classifier on its own)."""
-    if preset not in PRESETS:
-        raise ValueError(f"preset is one of {', '.join(PRESETS)}, got {preset!r}")
-    choices = dict(PRESETS[preset])
-    if preset == "niftynet2018" and variant == "online":
-        choices |= _ONLINE_2018
-    return choices
 
 
 def build_model(variant: str, num_modalities: int, num_classes: int, preset: str = "paper", **choices) -> PIMMS:
