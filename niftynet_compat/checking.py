@@ -7,17 +7,8 @@ from pathlib import Path
 
 from niftynet_compat import ini, sections
 from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, one_line
-from niftynet_compat.sections import InputSection, KeySpec, Value
+from niftynet_compat.sections import INPUT, KNOWN_KEYS, SPECS, InputSection, KeySpec, Value, Verdict, shown
 from niftynet_compat.spelling import nearest
-
-_INPUT_KEYS = sections.key_specs(InputSection)
-_SPECS = {
-    name: sections.key_specs(section)
-    for name, section in {**sections.SYSTEM_SECTIONS, **sections.TASK_SECTIONS}.items()
-}
-KNOWN_KEYS: frozenset[str] = frozenset(
-    [*(key for specs in _SPECS.values() for key in specs), *_INPUT_KEYS, *sections.OTHER_KEYS, *sections.ALIASES]
-)
 
 # Words people bring from elsewhere, for the question "did you mean".
 _FOREIGN = {
@@ -44,6 +35,10 @@ _EXAMPLES = {
     ini.to_floats: "write numbers separated by commas, such as 0.5, 1.0",
     ini.to_window: "write voxels separated by commas, such as 100, 100, 1",
     ini.to_spatial3: "write voxels separated by commas, such as 5, 0, 5",
+}
+_REMARKABLE = {
+    Verdict.NO_EFFECT: "is accepted and has no effect",
+    Verdict.UNSUPPORTED: "is not supported, which can change results",
 }
 _TAKES_NONE = ("loader", "axcodes", "pixdim", "csv_file")
 
@@ -105,7 +100,7 @@ class SectionReader:
     def section(self, name: str) -> object:
         """Returns the values of a system or task section; one that the file lacks has all defaults."""
         entries = self.found[name].entries if name in self.found else {}
-        values = self._values(name, _SPECS[name], entries, self.given.get(name, {}))
+        values = self._values(name, SPECS[name], entries, self.given.get(name, {}))
         return {**sections.SYSTEM_SECTIONS, **sections.TASK_SECTIONS}[name](**values)
 
     def input_section(self, name: str) -> InputSection:
@@ -119,7 +114,7 @@ class SectionReader:
                 self.findings.lines[name, alias] = entries[alias].line
                 self.findings.mistake_at(name, alias, entries[alias].text, f"means the same as {key}; keep one of them")
             entries[key] = entries.pop(alias)
-        values = InputSection(**self._values(name, _INPUT_KEYS, entries, {}))
+        values = InputSection(**self._values(name, SPECS[INPUT], entries, {}))
         if values.csv_file and values.path_to_search:
             self.findings.remark(name, "path_to_search", "ignored, because csv_file lists the files")
         return values
@@ -143,19 +138,19 @@ class SectionReader:
             if {"\n", "\r"} & set(str(text)):
                 self.findings.mistakes.append(f"--{key} {one_line(text)} has a line break; write the value on one line")
                 continue
-            takers = [name for name in order if key in _SPECS[name] and _SPECS[name][key].command_line]
+            takers = [name for name in order if key in SPECS[name] and SPECS[name][key].command_line]
             if takers:
                 given.setdefault(takers[0], {})[key] = str(text)
                 continue
-            owners = [name for name in _SPECS if key in _SPECS[name]]
-            if key in _INPUT_KEYS or key in sections.ALIASES:
+            owners = [name for name in SPECS if key in SPECS[name]]
+            if key in SPECS[INPUT] or key in sections.ALIASES:
                 reason = "belongs to input sections, which the command line cannot change; edit the file"
             elif owners:
                 reason = f"belongs to [{owners[0]}], which the file does not have; add that section to it"
             elif key in sections.OTHER_KEYS:
                 reason = f"belongs to [{sections.OTHER_KEYS[key]}] and has no effect on this task; leave it out"
             else:
-                known = [name for section in order for name in _SPECS[section]]
+                known = [name for section in order for name in SPECS[section]]
                 reason = f"is not an option; {self._suggestion(key, known, '--')}"
             self.findings.mistakes.append(f"--{key} {one_line(str(text))} {reason}")
         return given
@@ -212,8 +207,12 @@ class SectionReader:
             return spec.default
         if spec.name == "volume_padding_to_size" and not any(value):
             return spec.default
-        if spec.ignored and value != spec.default:
-            findings.remark(name, spec.name, f"is accepted and has no effect: {spec.ignored}")
+        ruling = spec.ruling_of(value)
+        if value != spec.default and ruling.verdict in _REMARKABLE:
+            general = ruling is spec.ruling
+            findings.remark(
+                name, spec.name, f"{_REMARKABLE[ruling.verdict]}: {ruling.sentence}" if general else ruling.sentence
+            )
         return value
 
     def _choice(self, name: str, spec: KeySpec, text: str) -> str:
@@ -258,7 +257,7 @@ class SectionReader:
         known = _FOREIGN.get(known, known)
         if known is None:
             return f"the keys here are {', '.join(prefix + name for name in keys)}"
-        owners = [name for name in _SPECS if known in _SPECS[name]]
+        owners = [name for name in SPECS if known in SPECS[name] and name != INPUT]
         where = "" if known in keys or not owners else f" of [{owners[0]}]"
         return f"did you mean {prefix}{known}{where}?"
 
@@ -266,14 +265,14 @@ class SectionReader:
         self, key: str, task_part: object, parts: Mapping[str, object], inputs: Mapping[str, InputSection]
     ) -> str:
         key = sections.ALIASES.get(key, key)
-        if task_part is not None and key in _SPECS[self.task]:
+        if task_part is not None and key in SPECS[self.task]:
             return f"it belongs to [{self.task}], where it is {shown(getattr(task_part, key))}"
         for name in sections.SYSTEM_SECTIONS:
-            if key in _SPECS[name]:
+            if key in SPECS[name]:
                 return f"it belongs to [{name}], where it is {shown(getattr(parts[name.lower()], key))}"
-        if key in _INPUT_KEYS:
+        if key in SPECS[INPUT]:
             return f"it belongs to an input section such as [{next(iter(inputs), 'T1')}]"
-        other = sections.OTHER_KEYS.get(key) or next(name for name in _SPECS if key in _SPECS[name])
+        other = sections.OTHER_KEYS.get(key) or next(name for name in SPECS if key in SPECS[name])
         return f"it belongs to [{other}]"
 
     def _remark_on_continuations(self, name: str, key: str, entry: Entry) -> None:
@@ -297,13 +296,6 @@ class SectionReader:
         if meant and meant not in self.found:
             text = f"[{name}] counts as an input source; section names are exact, did you mean [{meant}]?"
             self.findings.remarks.append(Remark(name, "", line, text))
-
-
-def shown(value: Value) -> str:
-    """Returns a value as it would be written in an INI file, for messages; `unset` for nothing."""
-    if value is None or value in ("", ()):
-        return "unset"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_range(spec: KeySpec, value: Value) -> None:

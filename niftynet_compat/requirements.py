@@ -74,10 +74,6 @@ def remark_on_idle_values(
         named = getattr(part, key, ())
         if len(named) > 1:
             findings.remark(task, key, f"names {len(named)} sections, of which only the first, {named[0]}, is used")
-    if network.window_sampling == "patch":
-        findings.remark(
-            "NETWORK", "window_sampling", "patch is treated as uniform; its selection of windows is not built"
-        )
     if ("TRAINING", "patience") in findings.origins and not pimms.early_stopping:
         findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
     if network.name.startswith(_WHITENED) and not network.whitening and not network.normalisation:
@@ -92,7 +88,7 @@ def remark_on_idle_values(
 def check_references(
     task: str, part: TaskSection, pimms: PimmsSection, inputs: Mapping[str, InputSection], findings: Findings
 ) -> None:
-    for spec in sections.key_specs(type(part)).values():
+    for spec in sections.SPECS[task].values():
         if not spec.names_sections:
             continue
         value = getattr(part, spec.name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from niftynet_compat import ini, sections
 from niftynet_compat.config import load_config
 from niftynet_compat.ini import ConfigError
+from niftynet_compat.keys import pair
 from niftynet_compat.settings import absolute_paths, ini_text, settings_text
 
 BASE = "[A]\n{a}[B]\n[SYSTEM]\n{system}[NETWORK]\nname = hemis\n{network}[TRAINING]\n{training}[INFERENCE]\n{inference}"
@@ -49,7 +50,7 @@ def texts_of(spec):
         return st.sampled_from([change(word) for word in spec.choices for change in (str, str.upper)])
     low = -50 if spec.low is None else spec.low
     high = 50 if spec.high is None else spec.high
-    if spec.check is sections._pair:
+    if spec.check is pair:
         return st.lists(REAL, min_size=2, max_size=2).map(lambda pair: f"({pair[0]:f}, {pair[1]:.3f})")
     return {
         ini.to_int: st.integers(int(low), int(high)).map(str),
