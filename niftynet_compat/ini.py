@@ -33,6 +33,10 @@ class ConfigError(ValueError):
     exit_code = 2
 
 
+class UsageError(ConfigError):
+    """A ConfigError in the words themselves: options that cannot be told apart, values that cannot be read."""
+
+
 class Remark(NamedTuple):
     """Something accepted but worth saying: where it stands (line 0 = not in the file) and one sentence."""
 
