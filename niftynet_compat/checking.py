@@ -52,14 +52,14 @@ class Findings:
     remarks: list[Remark] = field(default_factory=list)
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     lines: dict[tuple[str, str], int] = field(default_factory=dict)
-    wrong: set[tuple[str, str]] = field(default_factory=set)
+    wrong: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def mistake(self, text: str) -> None:
         self.mistakes.append(f"{self.path}: {text}")
 
     def mistake_at(self, section: str, key: str, value: str, text: str) -> None:
         """Adds a mistake in one value, which the file or the command line gave."""
-        self.wrong.add((section, key))
+        self.wrong.setdefault((section, key), []).append(text)
         line = self.lines.get((section, key), 0)
         place = (
             f"{self.path}, line {line}: [{section}] {key} = {one_line(value)}" if line else f"--{key} {one_line(value)}"
@@ -247,9 +247,8 @@ class SectionReader:
                 "DEFAULT",
                 "[DEFAULT] may only hold keys that some section has; write its value out where it is used",
             )
-        self.findings.mistakes.append(
-            f"{self.findings.path}, line {entry.line}: [{place}] {key} = {one_line(entry.text)} is not a key; {hint}"
-        )
+        self.findings.lines[place, key] = entry.line
+        self.findings.mistake_at(place, key, entry.text, f"is not a key; {hint}")
 
     def _suggestion(self, key: str, keys: Mapping[str, KeySpec] | list[str], prefix: str = "") -> str:
         own = nearest(key, [*keys, *(word for word, meant in _FOREIGN.items() if meant in keys)])

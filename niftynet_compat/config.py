@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from niftynet_compat import ini, names, requirements, sections
 from niftynet_compat.checking import Findings, SectionReader
@@ -190,6 +191,33 @@ def load_config(
 
     Source: order of checks as `niftynet/utilities/user_parameters_parser.py`, `run`.
     """
+    inspection = inspect_config(path, overrides, application, action)
+    inspection.findings.raise_if_any()
+    return inspection.config
+
+
+class Inspection(NamedTuple):
+    """A file as read, whatever is wrong with it: text, findings, and values with the default where one is wrong.
+
+    Without a mistake `config` is what `load_config` returns. A file without task has no `application` and no `task`.
+    """
+
+    file: ini.IniFile
+    findings: Findings
+    config: Config
+
+
+def inspect_config(
+    path: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    application: str | None = None,
+    action: str | None = None,
+) -> Inspection:
+    """Returns what `load_config` sees of a file, whose mistakes are in `.findings.mistakes` instead of raised.
+
+    Raises:
+        ConfigError: the file is not found or not readable, or `application` or `action` is not a word for one.
+    """
     path = find_config(path)
     action = None if action is None else names.canonical_action(action)
     wanted = None if application in (None, "net_run") else names.application_section(application)
@@ -216,10 +244,9 @@ def load_config(
         requirements.check_needs(action, task, task_part, parts, found, findings)
         requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
         requirements.remark_on_idle_values(task, task_part, parts, parts["pimms"], findings)
-    findings.raise_if_any()
-    return Config(
+    config = Config(
         path=path,
-        application=names.APPLICATION_OF_SECTION[task],
+        application=names.APPLICATION_OF_SECTION.get(task, ""),
         action=action,
         task=task_part,
         inputs=inputs,
@@ -228,6 +255,7 @@ def load_config(
         working_folder=Path.cwd(),
         **parts,
     )
+    return Inspection(file, findings, config)
 
 
 def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: Findings) -> str | None:

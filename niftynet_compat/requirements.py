@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from niftynet_compat import names, sections
 from niftynet_compat.checking import Findings
 from niftynet_compat.ini import IniSection
-from niftynet_compat.sections import InputSection, PimmsSection, TaskSection
+from niftynet_compat.sections import InputSection, PimmsSection, TaskSection, TrainingSection
 from niftynet_compat.spelling import nearest
 
 _REQUIRED = {
@@ -74,7 +74,7 @@ def remark_on_idle_values(
         named = getattr(part, key, ())
         if len(named) > 1:
             findings.remark(task, key, f"names {len(named)} sections, of which only the first, {named[0]}, is used")
-    if ("TRAINING", "patience") in findings.origins and not pimms.early_stopping:
+    if parts["training"].patience != TrainingSection().patience and not pimms.early_stopping:
         findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
     if network.name.startswith(_WHITENED) and not network.whitening and not network.normalisation:
         findings.remark(
