@@ -1,5 +1,6 @@
 """NiftyNet's building blocks: batch normalisation, convolution + normalisation + activation, its initialiser."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import keras
@@ -43,6 +44,8 @@ class BatchNorm(keras.layers.Layer):
 
     decay = 0.9
     epsilon = 1e-5
+    # Set by `share_statistics`: a tensor → those of all replicas (replica, …). None: this one sees the whole batch.
+    gather = None
 
     def __init__(self, average: Average = "debiased", statistics: Statistics = "batch", **kwargs):
         super().__init__(**kwargs)
@@ -88,10 +91,22 @@ class BatchNorm(keras.layers.Layer):
         mean = ops.matmul(weight, ops.sum(x, space)) / count if space else ops.matmul(weight, x) / count
         squares = ops.square(x - mean)
         variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
+        if self.gather is not None:
+            mean, variance, num_rows = self._pooled(mean, variance, num_rows * ops.cast(per_row, x.dtype))
         # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
         any_row = num_rows > 0
         moving_mean, moving_variance = map(ops.convert_to_tensor, (self.moving_mean, self.moving_variance))
         return ops.where(any_row, mean, moving_mean), ops.where(any_row, variance, moving_variance), any_row
+
+    def _pooled(self, mean, variance, count):
+        # Variance within the replicas plus variance of their means; sums of squares would lose what the mean outweighs.
+        parts = self.gather(ops.concatenate([mean, variance, ops.reshape(count, (1,))]))  # (replica, 2 · channel + 1)
+        channels = mean.shape[0]
+        means, variances, counts = parts[:, :channels], parts[:, channels:-1], parts[:, -1:]
+        share = counts / ops.maximum(ops.sum(counts), 1.0)
+        mean = ops.sum(share * means, axis=0)
+        variance = ops.sum(share * (variances + ops.square(means - mean)), axis=0)
+        return mean, variance, ops.sum(counts)
 
     def _update(self, mean, variance, any_row):
         if self.average == "debiased":
@@ -209,3 +224,13 @@ def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:
             if layer.prelu is not None:
                 found.append(layer.prelu.alpha)
     return found
+
+
+def share_statistics(model: keras.layers.Layer, gather: Callable) -> None:
+    """Makes the statistics of a training step those of all replicas' rows together.
+
+    `gather` takes a float32 tensor, one on each replica, and returns all of them, stacked (replica, …), with gradients.
+    """
+    for layer in model._flatten_layers():
+        if hasattr(layer, "gather"):
+            layer.gather = gather

@@ -54,6 +54,8 @@ class PIMMS(keras.Model):
         regularise: which convolutions weight decay may reach; see `layers.regularised_variables`.
     """
 
+    gather = None  # see `layers.share_statistics`
+
     def __init__(
         self,
         num_modalities: int,
@@ -193,7 +195,10 @@ class PIMMS(keras.Model):
         space = tuple(range(1, self.spatial_rank + 1))
         available = ops.any(ops.not_equal(mixed, 0), axis=space)  # (b, modality)
         if self.mask_scope == "batch":
-            available = ops.logical_or(ops.zeros_like(available), ops.any(available, axis=0, keepdims=True))
+            anywhere = ops.any(available, axis=0, keepdims=True)
+            if training and self.gather is not None:
+                anywhere = ops.any(self.gather(ops.cast(anywhere, "float32")) > 0, axis=0)
+            available = ops.logical_or(ops.zeros_like(available), anywhere)
         features = []
         for m, backend in enumerate(self.backends):
             present = available[:, m] if self.norm_scope == "present" else None
