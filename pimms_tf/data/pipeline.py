@@ -4,7 +4,9 @@ What comes when is decided in `visits`, from the seed and a counter alone: resul
 threads, and a run resumed after k batches sees what the uninterrupted run would have seen.
 """
 
+import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +18,6 @@ import tensorflow as tf
 from pimms_tf.data.augmentation import Curriculum, draw_hidden, missing_slots
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.data.visits import Schedule, SubjectCache, Workers
-from pimms_tf.data.windows import crop
 from pimms_tf.errors import InputError
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
@@ -72,38 +73,112 @@ class _Recipe:
             raise ValueError(f"locations must be (n, 6) with n > 0, received {locations.shape}")
         return subject, locations
 
-    def windows(self, index: int, rng: np.random.Generator, dropping: Callable[[int], np.ndarray]) -> Batch:
-        """The windows of one visit, (n, *space, slot) and so on; scans are hidden only in ``dropping`` rows."""
+    def visit(self, index: int, rng: np.random.Generator, dropping: Callable[[int], np.ndarray]) -> "_Visit":
+        """What one visit shows and where; scans are hidden only in ``dropping`` rows."""
         subject, locations = self.located(index, rng)
         num, num_scans = len(locations), len(subject.valid)
         with _naming(subject):
             slots = num_scans + (0 if self.max_slots is None else missing_slots(subject, self.max_slots))
-            shown = np.tile(subject.valid, (num, 1))
-            hidden = draw_hidden(shown, rng, self.curriculum)
-            shown &= ~(hidden & dropping(num)[:, np.newaxis])
+            shown = np.zeros((num, slots), bool)
+            shown[:, :num_scans] = subject.valid
+            hidden = draw_hidden(shown[:, :num_scans], rng, self.curriculum)
+            shown[:, :num_scans] &= ~(hidden & dropping(num)[:, np.newaxis])
             order = np.tile(np.arange(slots), (num, 1))
             if self.permute:
                 order = rng.permuted(order, axis=1)
-            scans = _cut_scans(subject.scans, locations, shown, order)
-            label = np.zeros(scans.shape[:-1], np.int32)
-            if subject.label is not None:
-                for row, location in enumerate(locations):
-                    label[row] = crop(subject.label, location)
-        padding = slots - num_scans
-        shown = np.pad(shown, [(0, 0), (0, padding)])
-        modality = np.pad(subject.modality, (0, padding), constant_values=self.empty_modality)
-        space = tuple(length for length in label.shape[1:] if length != 1)
-        return Batch(
-            scans.reshape(num, *space, slots),
+            _check_locations(subject.scans.shape, locations)
+        modality = np.full(slots, self.empty_modality, np.int32)
+        modality[:num_scans] = subject.modality
+        return _Visit(
+            np.asarray(subject.scans),
+            None if subject.label is None else np.asarray(subject.label),
+            locations.tolist(),
+            order,
             np.take_along_axis(shown, order, axis=1),
-            modality.astype(np.int32)[order],
-            label.reshape(num, *space),
+            modality[order],
         )
+
+
+class _Visit(NamedTuple):
+    """Windows of one subject, not yet cut: slot j of window i is to hold scan order[i, j], where it is ``shown``."""
+
+    scans: np.ndarray  # (x, y, z, scan)
+    label: np.ndarray | None  # (x, y, z)
+    locations: list[list[int]]
+    order: np.ndarray  # (window, slot)
+    shown: np.ndarray  # (window, slot) bool
+    modality: np.ndarray  # (window, slot)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Voxels along x, y and z of a window, and its slots."""
+        x0, y0, z0, x1, y1, z1 = self.locations[0]
+        return x1 - x0, y1 - y0, z1 - z0, self.order.shape[1]
+
+    def cut(self, windows: Sequence[int], target: Batch, rows: Sequence[int]) -> None:
+        """Writes these windows into rows of a batch of the same shape, whose scans and labels are zero there."""
+        target.valid[rows], target.modality[rows] = self.shown[windows], self.modality[windows]
+        for window, row in zip(windows, rows, strict=True):
+            x0, y0, z0, x1, y1, z1 = self.locations[window]
+            place = slice(x0, x1), slice(y0, y1), slice(z0, z1)
+            scans = target.scans[row]
+            for slot in np.flatnonzero(self.shown[window]).tolist():
+                scans[..., slot] = self.scans[(*place, self.order[window, slot])]
+            if self.label is not None:
+                target.label[row] = self.label[place]
+
+
+class _Tray:
+    """A batch that several threads fill, each its own rows, straight from the volumes."""
+
+    def __init__(self, num: int, empty_modality: int) -> None:
+        self._num, self._empty_modality = num, empty_modality
+        self._batch: Batch | None = None
+        self._parts: list[tuple[Sequence[int], Batch]] = []
+        self._taking = threading.Lock()
+
+    def fill(self, rows: Sequence[int], visit: _Visit, windows: Sequence[int]) -> None:
+        """Cuts windows of a visit into these rows."""
+        with self._taking:
+            if self._batch is None:
+                self._batch = _zeros(self._num, visit.shape, self._empty_modality)
+            fits = self._batch.scans.shape[1:] == visit.shape
+            part = self._batch if fits else _zeros(len(rows), visit.shape, self._empty_modality)
+            self._parts.append((rows, part))
+        visit.cut(windows, part, rows if fits else range(len(rows)))
+
+    def batch(self) -> Batch:
+        """The batch once every row is filled, without axes of length 1."""
+        batch = self._batch
+        if any(part is not batch for _, part in self._parts):
+            batch = self._gathered()
+        space = tuple(length for length in batch.label.shape[1:] if length != 1)
+        return batch._replace(
+            scans=batch.scans.reshape(self._num, *space, batch.scans.shape[-1]),
+            label=batch.label.reshape(self._num, *space),
+        )
+
+    def _gathered(self) -> Batch:
+        """The batch with as many slots as its richest subject."""
+        spaces = {tuple(n for n in part.label.shape[1:] if n != 1) for _, part in self._parts}
+        if len(spaces) > 1:
+            raise InputError(
+                f"windows of one batch have the sizes {' and '.join(map(str, sorted(spaces)))}: give every axis of "
+                "spatial_window_size a length above 0, or use batch_size = 1"
+            )
+        largest = max((part.scans.shape[1:] for _, part in self._parts), key=lambda shape: shape[-1])
+        batch = _zeros(self._num, largest, self._empty_modality)
+        for rows, part in self._parts:
+            source = list(rows) if part is self._batch else slice(None)
+            for target, values in zip(batch[:3], part[:3], strict=True):
+                target[list(rows), ..., : values.shape[-1]] = values[source]
+            batch.label[list(rows)] = part.label[source]
+        return batch
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The batches of a run as arrays."""
+    """What the batches of a run are made of."""
 
     schedule: Schedule
     recipe: _Recipe
@@ -112,45 +187,84 @@ class _Run:
     num_batches: int | None
     warmup: int
     num_threads: int
+    # The rows of each batch that are made here, start and stop; a process of several makes its own alone.
+    rows: tuple[int, int]
 
-    def workers(self) -> Workers[Batch]:
-        """Threads that make the windows of the visits still needed, one block ahead."""
-        agenda = (visit for block in self._blocks() for visit in _visits(block))
-        return Workers(self._visit, agenda, 2 * self.schedule.visits_per_block, self.num_threads)
+    @property
+    def num_rows(self) -> int:
+        """How many windows of each batch are made here."""
+        return self.rows[1] - self.rows[0]
 
-    def batches(self, workers: Workers[Batch]) -> Iterator[Batch]:
-        """The batches, of arrays, from ``start`` on; stops the workers."""
+    def makes(self, places: np.ndarray) -> np.ndarray:
+        """Whether the windows at these places of the whole run are made here."""
+        rows = places % self.batch_size
+        return (places >= self.start * self.batch_size) & (rows >= self.rows[0]) & (rows < self.rows[1])
+
+
+class _Pass:
+    """One pass over the batches of a run, as arrays; its threads begin at once and end when it is stopped or over."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run, self._trays, self._taking = run, {}, threading.Lock()
+        schedule = run.schedule
+        self._blocks = functools.partial(schedule.block_numbers_from, run.start * run.batch_size)
+        agenda = (visit for block in self._blocks() for visit in self._needed(block))
+        self._workers: Workers[None] = Workers(self._visit, agenda, 2 * schedule.visits_per_block, run.num_threads)
+
+    def stop(self) -> None:
+        """Lets the threads go."""
+        self._workers.stop()
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, from the first of the run on; stops the threads."""
         try:
-            yield from itertools.islice(self._endless(workers), self.num_batches)
+            yield from itertools.islice(self._endless(), self._run.num_batches)
         finally:
-            workers.stop()
-        self.recipe.cache.clear()
+            self.stop()
+        self._run.recipe.cache.clear()
 
-    def _endless(self, workers: Workers[Batch]) -> Iterator[Batch]:
-        waiting: list[tuple[Batch, int]] = []
+    def _endless(self) -> Iterator[Batch]:
+        schedule, size = self._run.schedule, self._run.batch_size
+        number = self._run.start
         for block in self._blocks():
-            made = {visit: workers.take(visit) for visit in _visits(block)}
-            for visit, row in block.tolist():
-                waiting.append((made[visit], row))
-                if len(waiting) == self.batch_size:
-                    yield _gathered(waiting, self.recipe.empty_modality)
-                    waiting.clear()
-            workers.release(len(made))
+            needed = self._needed(block)
+            for visit in needed:
+                self._workers.take(visit)
+            finished = (schedule.visits(block).stop * schedule.windows_per_visit) // size
+            for batch in range(number, finished):
+                yield self._trays.pop(batch).batch()
+            number = max(number, finished)
+            self._workers.release(len(needed))
 
-    def _visit(self, number: int) -> Batch:
-        schedule = self.schedule
+    def _needed(self, block: int) -> list[int]:
+        """The visits of a block with a window that is made here and has not been delivered before the run."""
+        windows = self._run.schedule.windows(block)
+        first = self._run.schedule.visits(block).start * self._run.schedule.windows_per_visit
+        return np.unique(windows[self._run.makes(np.arange(first, first + len(windows))), 0]).tolist()
+
+    def _visit(self, number: int) -> None:
+        run = self._run
+        places = run.schedule.places(number)
 
         def dropping(num: int) -> np.ndarray:
-            if num != schedule.windows_per_visit:
-                raise ValueError(f"locate gave {num} windows, but {schedule.windows_per_visit} for the first subject")
-            if self.warmup == 0:
-                return np.ones(num, bool)
-            return schedule.places(number) >= self.warmup * self.batch_size
+            if num != run.schedule.windows_per_visit:
+                raise ValueError(
+                    f"locate gave {num} windows, but {run.schedule.windows_per_visit} for the first subject"
+                )
+            return places >= run.warmup * run.batch_size
 
-        return self.recipe.windows(schedule.subject(number), schedule.generator(number), dropping)
+        visit = run.recipe.visit(run.schedule.subject(number), run.schedule.generator(number), dropping)
+        batches, rows = np.divmod(places, run.batch_size)
+        made = run.makes(places)
+        for batch in np.unique(batches[made]).tolist():
+            windows = np.flatnonzero(made & (batches == batch))
+            self._tray(batch).fill((rows[windows] - run.rows[0]).tolist(), visit, windows.tolist())
 
-    def _blocks(self) -> Iterator[np.ndarray]:
-        return self.schedule.blocks_from(self.start * self.batch_size)
+    def _tray(self, number: int) -> _Tray:
+        with self._taking:
+            if number not in self._trays:
+                self._trays[number] = _Tray(self._run.num_rows, self._run.recipe.empty_modality)
+            return self._trays[number]
 
 
 class BatchDataset(tf.data.Dataset):
@@ -163,9 +277,9 @@ class BatchDataset(tf.data.Dataset):
     def __init__(self, run: _Run, rank: int, prefetch: int, keep: bool = False) -> None:
         self._run, self._rank, self._prefetch = run, rank, max(prefetch, 1)
         self._keep, self._kept = keep, None
-        num, slots, space = run.batch_size, run.recipe.max_slots, (None,) * rank
+        num, slots, space = run.num_rows, run.recipe.max_slots, (None,) * rank
         self._generated = tf.data.Dataset.from_generator(
-            lambda: self._pass(run.workers() if self._kept is None else None),
+            lambda: self._arrays(self._begin()),
             output_signature=Batch(
                 scans=tf.TensorSpec((num, *space, slots), tf.float32),
                 valid=tf.TensorSpec((num, slots), tf.bool),
@@ -178,6 +292,12 @@ class BatchDataset(tf.data.Dataset):
     def kept(self) -> "BatchDataset":
         """The same batches, held in memory by the first complete pass."""
         return BatchDataset(self._run, self._rank, self._prefetch, keep=True)
+
+    def rows(self, start: int, stop: int) -> "BatchDataset":
+        """Rows `start` to `stop` (exclusive) of the same batches; only what these windows need is loaded."""
+        if not 0 <= start < stop <= self._run.batch_size:
+            raise ValueError(f"rows {start} to {stop} are not among the {self._run.batch_size} of a batch")
+        return BatchDataset(replace(self._run, rows=(start, stop)), self._rank, self._prefetch, self._keep)
 
     def subjects_of(self, number: int) -> list[int]:
         """The positions of the subjects in a batch, which is counted from 0 at the start of the run; loads nothing."""
@@ -194,8 +314,8 @@ class BatchDataset(tf.data.Dataset):
         return self._tensors() if tf.executing_eagerly() else super().__iter__()
 
     def _tensors(self) -> Iterator[Batch]:
-        workers = self._run.workers() if self._kept is None else None
-        arrays = self._pass(workers)
+        begun = self._begin()
+        arrays = self._arrays(begun)
 
         def assembled(_: int) -> Batch | None:
             batch = next(arrays, None)
@@ -212,15 +332,18 @@ class BatchDataset(tf.data.Dataset):
                 yield batch
         finally:
             ahead.stop()
-            if workers is not None:
-                workers.stop()
+            if begun is not None:
+                begun.stop()
 
-    def _pass(self, workers: Workers[Batch] | None) -> Iterator[Batch]:
-        if workers is None:
+    def _begin(self) -> _Pass | None:
+        return _Pass(self._run) if self._kept is None else None
+
+    def _arrays(self, begun: _Pass | None) -> Iterator[Batch]:
+        if begun is None:
             yield from self._kept
             return
         seen = []
-        for batch in self._run.batches(workers):
+        for batch in begun.batches():
             if self._keep:
                 seen.append(batch)
             yield batch
@@ -308,7 +431,7 @@ def training_batches(
         left = max(available - start, 0)
         num_batches = left if num_batches is None else min(num_batches, left)
 
-    run = _Run(schedule, recipe, batch_size, start, num_batches, warmup, num_threads)
+    run = _Run(schedule, recipe, batch_size, start, num_batches, warmup, num_threads, rows=(0, batch_size))
     rank = np.count_nonzero(locations[0, 3:] - locations[0, :3] != 1)
     return BatchDataset(run, int(rank), prefetch)
 
@@ -324,17 +447,12 @@ def validation_batches(
     num_batches: int,
     *,
     curriculum: Curriculum = "none",
-    permute: bool = False,
-    max_slots: int | None = None,
-    empty_modality: int = UNKNOWN,
-    label_required: bool = True,
-    prefetch: int = 2,
-    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    **options: bool | int | None,
 ) -> BatchDataset:
     """A dataset of exactly ``num_batches`` of Batch, the same in every pass, so that validations can be compared.
 
-    Arguments are those of `training_batches`; ``augment`` is for what every window needs, such as resizing. The first
-    complete pass leaves all batches in memory, and later ones load nothing.
+    Arguments and ``options`` are those of `training_batches`; ``augment`` is for what every window needs, such as
+    resizing. The first complete pass leaves all batches in memory, and later ones load nothing.
 
     Raises: as `training_batches`.
     """
@@ -347,19 +465,10 @@ def validation_batches(
         seed,
         num_threads,
         curriculum=curriculum,
-        permute=permute,
-        max_slots=max_slots,
-        empty_modality=empty_modality,
-        label_required=label_required,
         num_batches=num_batches,
-        prefetch=prefetch,
-        cache_bytes=cache_bytes,
+        **options,
     )
     return training.kept()
-
-
-def _visits(block: np.ndarray) -> list[int]:
-    return np.unique(block[:, 0]).tolist()
 
 
 @contextmanager
@@ -372,38 +481,23 @@ def _naming(subject: Subject) -> Iterator[None]:
         raise InputError(f"subject {subject.subject_id}: {error}") from error
 
 
-def _gathered(windows: list[tuple[Batch, int]], empty_modality: int) -> Batch:
-    spaces = {part.label.shape[1:] for part, _ in windows}
-    if len(spaces) > 1:
-        raise InputError(
-            f"windows of one batch have the sizes {' and '.join(map(str, sorted(spaces)))}: give every axis of "
-            "spatial_window_size a length above 0, or use batch_size = 1"
-        )
-    (space,) = spaces
-    num, slots = len(windows), max(part.valid.shape[1] for part, _ in windows)
-    batch = Batch(
+def _zeros(num: int, shape: tuple[int, int, int, int], empty_modality: int) -> Batch:
+    """Arrays for ``num`` windows (x, y, z, slot) that hold nothing yet."""
+    *space, slots = shape
+    return Batch(
         scans=np.zeros((num, *space, slots), np.float32),
         valid=np.zeros((num, slots), bool),
         modality=np.full((num, slots), empty_modality, np.int32),
-        label=np.empty((num, *space), np.int32),
+        label=np.zeros((num, *space), np.int32),
     )
-    for row, (part, source) in enumerate(windows):
-        for target, values in zip(batch[:3], part[:3], strict=True):
-            target[row, ..., : values.shape[-1]] = values[source]
-        batch.label[row] = part.label[source]
-    return batch
 
 
-def _cut_scans(scans: np.ndarray, locations: np.ndarray, shown: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Windows (n, x, y, z, slot) of ``scans``: slot j is scan order[:, j] where there is one and it is ``shown``."""
+def _check_locations(shape: tuple[int, ...], locations: np.ndarray) -> None:
+    """Nothing, for windows of one size inside the volume."""
     extents = locations[:, 3:] - locations[:, :3]
     if (extents != extents[0]).any():
         raise ValueError(f"windows of one visit must have one size, received {np.unique(extents, axis=0).tolist()}")
-    num_scans, slots = scans.shape[-1], order.shape[1]
-    windows = np.zeros((len(locations), *extents[0], slots), np.float32)
-    for row, location in enumerate(locations):
-        window = crop(scans, location)
-        for slot, scan in enumerate(order[row]):
-            if scan < num_scans and shown[row, scan]:
-                windows[row, ..., slot] = window[..., scan]
-    return windows
+    outside = (locations[:, :3] < 0) | (extents <= 0) | (locations[:, 3:] > shape[:3])
+    if outside.any():
+        location = locations[outside.any(axis=1)][0].tolist()
+        raise InputError(f"location {tuple(location)} is not inside the volume {tuple(shape[:3])}")
