@@ -1,8 +1,12 @@
-"""Lists without header, one row per subject: `subject,path` in csv_file."""
+"""Lists without header, one row per subject: `subject,path` in csv_file, `subject,value,...` in csv_data_file."""
 
 import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from niftynet_compat.files import write_text
 from niftynet_compat.ini import ConfigError
 from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home
 
@@ -55,6 +59,74 @@ def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
             "from the working directory"
         )
     return rows
+
+
+def read_value_list(path: str | Path, section: str = "") -> dict[str, tuple[str, ...]]:
+    """Returns {subject id: values} of a list `id,value` or `id,value,value,...` without header, as text, in file order.
+
+    Blank lines and lines starting with # are passed over, blanks around columns are removed; ids keep leading zeros. A
+    subject may have several rows if they are equal.
+
+    Raises:
+        ConfigError: no such list, no row, an empty column, rows of different lengths, different rows of one subject, or
+            a header line; one sentence.
+
+    Source: `niftynet/contrib/csv_reader/csv_reader.py`, which reads ids as numbers and draws one of several rows.
+    """
+    path = Path(path)
+    place = f"[{section}] csv_data_file = {path}" if section else str(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"{place}: there is no such list; relative paths start from the working directory or beside the INI"
+        )
+    rows: dict[str, tuple[str, ...]] = {}
+    width = None
+    for number, (subject_id, *values) in csv_rows(path, place):
+        here = f"{place}, line {number}:"
+        if not values or not all((subject_id, *values)):
+            raise ConfigError(f"{here} subject {subject_id or '(none)'} has an empty column; write `subject,value`")
+        width = width or len(values)
+        if len(values) != width:
+            raise ConfigError(
+                f"{here} subject {subject_id} has {len(values)} values and the rows above {width}; give all the same"
+            )
+        if rows.get(subject_id, tuple(values)) != tuple(values):
+            raise ConfigError(
+                f"{here} subject {subject_id} has {', '.join(values)} here and {', '.join(rows[subject_id])} above; "
+                "keep the row that is right"
+            )
+        rows[subject_id] = tuple(values)
+    if not rows:
+        raise ConfigError(f"{place}: lists no subject; write lines `subject,value`")
+    (first_id, first), *others = rows.items()
+    if others and not any(map(_is_number, first)) and all(_is_number(value) for _, row in others for value in row):
+        raise ConfigError(f"{place}, line 1: {first_id},{','.join(first)} looks like a header; remove it")
+    return rows
+
+
+def distinct_values(values: Iterable[str], order: str) -> list[str]:
+    """Returns each value once: in the order "sorted" (numbers by size, else as text) or that of first "appearance".
+
+    Source: `niftynet/contrib/csv_reader/csv_reader.py`, sorted in NiftyNet, by appearance in the fork.
+    """
+    found = list(dict.fromkeys(values))
+    if order == "appearance":
+        return found
+    return sorted(found, key=float) if all(map(_is_number, found)) else sorted(found)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def write_file_list(path: str | Path, files: Mapping[str, Path]) -> Path:
+    """Returns `path` after writing {subject id: file} as a list `id,path`, which `read_file_list` reads again."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((subject_id, str(file)) for subject_id, file in files.items())
+    return write_text(path, text.getvalue())
 
 
 def csv_rows(path: Path, place: str) -> list[tuple[int, list[str]]]:

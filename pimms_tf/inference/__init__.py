@@ -1,7 +1,7 @@
 """From a trained model to segmentations on the files' own grids, and to an export that serves any number of scans."""
 
 from pimms_tf.inference.export import ExportInfo, ExportReport, export_saved_model, read_export_info, verify_export
-from pimms_tf.inference.outputs import ResultFolder, orthogonal_slices, subset_folder
+from pimms_tf.inference.outputs import ResultFolder, image_name, orthogonal_slices, subset_folder, write_class_table
 from pimms_tf.inference.segmentation import label_scores, modality_scores, segment
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ExportReport",
     "ResultFolder",
     "export_saved_model",
+    "image_name",
     "label_scores",
     "modality_scores",
     "orthogonal_slices",
@@ -16,4 +17,5 @@ __all__ = [
     "segment",
     "subset_folder",
     "verify_export",
+    "write_class_table",
 ]

@@ -34,7 +34,7 @@ class ResultFolder:
         """Notes one subject and rewrites the tables.
 
         Args:
-            path: its segmentation, None for a model that only classifies scans.
+            path: its segmentation or table of classes, None where there is neither.
             scan_names: the file name of each scan.
             scores: (scan, modality); rows of absent scans are passed over by `valid` (scan,).
         """
@@ -47,6 +47,38 @@ class ResultFolder:
                 self._scores.append((subject_id, name, *(f"{score:.6f}" for score in row), best))
         header = ("subject_id", "scan", *self.modalities, "best")
         _write_rows(self.folder / "modality_scores.csv", [header, *self._scores])
+
+
+def image_name(subject_id: str, postfix: str, form: str = "niftynet05") -> str:
+    """Returns the name of a segmentation: `<id><postfix>.nii.gz`, or of niftynet06 `window_seg_<id>_<postfix>.nii.gz`.
+
+    Source: `niftynet/engine/windows_aggregator_grid.py` of the releases 0.5 and 0.6.
+    """
+    return f"window_seg_{subject_id}_{postfix}.nii.gz" if form == "niftynet06" else f"{subject_id}{postfix}.nii.gz"
+
+
+def write_class_table(
+    folder: Path, subject_id: str, postfix: str, scores: np.ndarray, valid: np.ndarray, probabilities: bool
+) -> Path:
+    """Returns `folder/csv_<id>_<postfix>.csv`, NiftyNet 0.6's result of a classification, after writing it.
+
+    A first column without name counts the rows from 0; NiftyNet has one row, here there is one per scan that is
+    present. `csv` is the best class, or with `probabilities` `csv_0`, `csv_1`, … are those of all classes.
+
+    Args:
+        scores: (scan, class); rows of absent scans are passed over by `valid` (scan,).
+
+    Source: `niftynet/engine/windows_aggregator_classifier.py`, `windows_aggregator_resize.py`.
+    """
+    path = Path(folder) / f"csv_{subject_id}_{postfix}.csv"
+    present = np.asarray(scores)[np.asarray(valid, bool)]
+    if probabilities:
+        header = [f"csv_{number}" for number in range(present.shape[1])]
+        values = [[f"{score:.6f}" for score in row] for row in present]
+    else:
+        header, values = ["csv"], [[str(int(np.argmax(row)))] for row in present]
+    _write_rows(path, [("", *header), *((str(number), *row) for number, row in enumerate(values))])
+    return path
 
 
 def _write_rows(path: Path, rows: list[tuple[str, ...]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pimms_tf.inference import ResultFolder, orthogonal_slices
+from pimms_tf.inference import ResultFolder, image_name, orthogonal_slices, write_class_table
 
 SCORES = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
 
@@ -49,6 +49,35 @@ def test_paths_are_listed_absolute_and_ids_with_commas_are_quoted(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     ResultFolder(Path("out"), ("T1",)).add("s,1", Path("out/s.nii.gz"), ["a"], SCORES[:1, :1], np.array([True]))
     assert read(tmp_path / "out" / "inferred.csv") == [["s,1", str(tmp_path / "out" / "s.nii.gz")]]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("subject_id", "postfix", "form", "name"),
+    [
+        ("_sub04", "_foo", "niftynet05", "_sub04_foo.nii.gz"),
+        ("_sub04", "_foo", "niftynet06", "window_seg__sub04__foo.nii.gz"),
+        ("case00", "_niftynet_out", "niftynet06", "window_seg_case00__niftynet_out.nii.gz"),
+        ("case00", "", "niftynet05", "case00.nii.gz"),
+        ("case00", "", "niftynet06", "window_seg_case00_.nii.gz"),
+    ],
+)
+def test_a_segmentation_is_named_as_the_release_asked_for_names_it(subject_id, postfix, form, name):
+    assert image_name(subject_id, postfix, form) == name
+
+
+def test_names_are_by_default_those_that_the_published_code_wrote():
+    assert image_name("s1", "_niftynet_out") == "s1_niftynet_out.nii.gz"
+
+
+def test_a_table_of_classes_has_the_best_class_or_all_probabilities_of_each_scan_that_is_there(tmp_path):
+    best = write_class_table(tmp_path, "s1", "_niftynet_out", SCORES, np.array([True, True]), probabilities=False)
+    assert best == tmp_path / "csv_s1__niftynet_out.csv"
+    assert best.read_text() == ",csv\n0,1\n1,0\n"
+    every = write_class_table(tmp_path, "s1", "_p", SCORES, np.array([False, True]), probabilities=True)
+    assert every.read_text() == ",csv_0,csv_1\n0,1.000000,0.000000\n"
 
 
 # Picture

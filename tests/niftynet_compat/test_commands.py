@@ -202,7 +202,8 @@ def test_a_line_of_the_forks_scripts_is_one_call_whose_options_all_find_a_sectio
     assert given
     for key, text in given.items():
         assert text == FORK_OPTIONS[key] or text in ("2,0,1", "0,1,2", "-1", "./o", "0"), key
-        assert f"--{key}" in line and text in line
+        assert f"--{key}" in line
+        assert text in line
     assert len(given) == line.count(" --") - 1  # all but --app
 
 
