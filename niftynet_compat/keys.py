@@ -28,11 +28,12 @@ class Verdict(str, enum.Enum):
 
 
 class Ruling(NamedTuple):
-    """A verdict, the sentence that goes with it, and whether results differ from NiftyNet's because of it."""
+    """A verdict and the sentence that goes with it."""
 
     verdict: Verdict
     sentence: str = ""
-    changes_results: bool = False
+    changes_results: bool = False  # they are not those that NiftyNet would get
+    stops: bool = False  # the verb that reads it ends with an error
 
 
 def differs(sentence: str, changes_results: bool = False) -> Ruling:
@@ -45,9 +46,9 @@ def no_effect(sentence: str) -> Ruling:
     return Ruling(Verdict.NO_EFFECT, sentence)
 
 
-def unsupported(sentence: str) -> Ruling:
+def unsupported(sentence: str, stops: bool = False) -> Ruling:
     """Returns the ruling of what would change the results in NiftyNet and is not done here."""
-    return Ruling(Verdict.UNSUPPORTED, sentence, changes_results=True)
+    return Ruling(Verdict.UNSUPPORTED, sentence, changes_results=True, stops=stops)
 
 
 HONOURED = Ruling(Verdict.HONOURED)

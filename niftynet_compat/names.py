@@ -85,6 +85,14 @@ NETWORKS: dict[str, Network] = {
     **_rows("deepmedic scalenet holisticnet unet_2d se_resnet", Network(None, _GENERIC)),
     **_rows("simulator_gan simple_gan vae", Network(None, "it generates images, which no task here does")),
 }
+# Names that NiftyNet 0.6 itself can import.
+_REGISTERED = (
+    "simulator_gan simple_gan highres3dnet highres3dnet_small highres3dnet_large toynet unet nonewnet vnet dense_vnet "
+    "deepmedic scalenet holisticnet unet_2d resnet se_resnet vae"
+)
+STOCK_NETWORKS: frozenset[str] = frozenset(
+    (*_REGISTERED.split(), "niftynet.network.highres3dnet.HighRes3DNet", "niftynet.network.resnet.ResNet")
+)
 OUR_NETWORKS = ("hemis", "pimms_soft", "pimms_hard", "pimms_online", "modality_classifier")
 
 

@@ -19,6 +19,14 @@ class PimmsSection:
     preset: str = key(ini.to_str, "paper", "values behind every unset choice", "paper", "niftynet2018")
     modalities: tuple[str, ...] = key(ini.to_strs, (), "modality classes in order; unset: the sections in `image`")
     image_modalities: tuple[str, ...] = key(ini.to_strs, (), "modality of each section in `image`")
+    value_order: str | None = key(
+        ini.to_str,
+        None,
+        "how words in a csv_data_file of one value per subject are numbered: as in NiftyNet or as in the fork; unset: "
+        "names of modalities and class numbers mean themselves, other words are sorted",
+        "sorted",
+        "appearance",
+    )
     reference: str = key(ini.to_str, "", "section whose grid the other scans are resampled onto")
     keep_incomplete: bool = key(ini.to_bool, True, "keep subjects lacking a scan; False is NiftyNet's rule")
     seed: int = key(ini.to_int, 0, "of split, sampling and initial weights", low=0)

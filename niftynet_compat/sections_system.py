@@ -63,7 +63,7 @@ def _network_words() -> dict[str, Ruling]:
     rows = {}
     for name, network in NETWORKS.items():
         if network.ours is None:
-            rows[name] = unsupported(f"{name} is not built here: {network.reason}")
+            rows[name] = unsupported(f"{name} is not built here: {network.reason}", stops=True)
         else:
             rows[name] = (
                 HONOURED if name == network.ours else Ruling(Verdict.HONOURED, f"{name} means {network.ours} here")
@@ -272,7 +272,7 @@ class TrainingSection:
         "segmentation or classification loss",
         *LOSSES,
         words={
-            word: unsupported(f"{word} is not built, so training stops; choose another loss")
+            word: unsupported(f"{word} is not built, so training stops; choose another loss", stops=True)
             for word in ("DicePlusXEntTopK", "MultiLabelCrossEntropy")
         },
     )
@@ -349,14 +349,17 @@ class TrainingSection:
         no_effect="early stopping waits for a better validation loss, patience validations long",
     )
     do_whole_volume_validation: bool = key(
-        ini.to_bool, False, "fork: validate on whole volumes", unsupported="validation looks at windows", fork=True
+        ini.to_bool,
+        False,
+        "fork: validate on whole volumes by the path of inference, all validation subjects, loss = 1 - mean Dice",
+        fork=True,
     )
     curriculum_learning_iter: int = key(
         ini.to_int,
         0,
-        "fork: iterations that train the classifier alone",
+        "fork: first iterations, in which pimms_online trains only its classifier",
         low=0,
-        unsupported="both parts train together; for one alone there are modality_classifier and [PIMMS] classifier",
+        differs="gradients are not clipped; the fork cut them at 100",
         fork=True,
     )
 
@@ -428,7 +431,7 @@ class EvaluationSection:
             **dict.fromkeys(("average_distance", "hausdorff_distance", "hausdorff95_distance"), _VOXEL_DISTANCE),
             **dict.fromkeys(
                 ("classification_accuracy", "roc_auc", "roc"),
-                unsupported("evaluation scores segmentations alone, so this metric stops it"),
+                unsupported("evaluation scores segmentations alone, so this metric stops it", stops=True),
             ),
         },
     )

@@ -12,7 +12,7 @@ from niftynet_compat.keys import differs, key, orientation, sizes, sources, thre
 _SELECTIVE = "only a contributed sampler of NiftyNet reads it, which is not built here"
 _MIX_UP = "mix-up is not built"
 _DISTINCT = "a value outside the classes is an error; label_normalisation numbers other values"
-_NOT_READ = "lists of values are not read"
+_MODALITIES_ONLY = "other values than modality labels are not used; rows are joined by ids as text"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class SegmentationSection:
     inferred: tuple[str, ...] = sources("section of segmentations to evaluate", used_by="evaluation")
     value: tuple[str, ...] = sources("section of values", no_effect="no network here uses values")
     modality_label: tuple[str, ...] = sources(
-        "fork: section of modality labels",
-        unsupported="image_modalities in [PIMMS] says which scan is which",
+        "fork: section of the modality of each scan, a list by csv_data_file or files",
+        differs="the section named is read; the fork read one that is called modality_label",
+        used_by="train inference",
         fork=True,
     )
     num_classes: int = key(
@@ -81,18 +82,18 @@ class SegmentationSection:
     idxs_to_drop: tuple[int, ...] = key(
         ini.to_ints,
         (),
-        "fork: scans zeroed at inference",
+        "fork: scans that count as absent at inference, by their place in image, from 0",
         check=sizes,
-        unsupported="name the scans to use in image",
+        differs="one program of the fork also shuffled the other scans",
         used_by="inference",
         fork=True,
     )
     permuted_indices: tuple[int, ...] = key(
         ini.to_ints,
         (),
-        "fork: scan order at inference",
+        "fork: order of the scans at inference, after idxs_to_drop; slots keep their modality",
         check=sizes,
-        unsupported="order the sections in image",
+        differs="the fork looked at it only together with idxs_to_drop",
         used_by="inference",
         fork=True,
     )
@@ -119,8 +120,9 @@ class ClassificationSection:
         "section of classifications to evaluate", unsupported="evaluation scores segmentations", used_by="evaluation"
     )
     modality_label: tuple[str, ...] = sources(
-        "fork: section of modality labels",
-        unsupported="image_modalities in [PIMMS] says which scan is which",
+        "fork: section of the modality of each scan, a list by csv_data_file or files",
+        differs="the section named is read; the fork read one that is called modality_label",
+        used_by="train inference",
         fork=True,
     )
     num_classes: int = key(ini.to_int, -1, "classes", differs=_DISTINCT)
@@ -167,8 +169,7 @@ class MultitaskSection:
         "gamma of the weight exp(-gamma i) of the modality loss",
         low=0,
         fork=True,
-        differs="the weight is exp(-gamma i) whatever decay is; the released program took 10 exp(-gamma i) and a tenth "
-        "of the segmentation loss, and no modality loss at all with decay = 0",
+        differs="the weight is exp(-gamma i) times modality_weight of [PIMMS], and does not depend on decay",
         used_by="train",
     )
     output_prob: bool = key(ini.to_bool, False, "write probabilities", fork=True, used_by="inference")
@@ -202,8 +203,15 @@ class InputSection:
         "list of subject,path; replaces the search",
         differs="a list that is not there is an error; NiftyNet then searched as if none were named",
     )
-    csv_data_file: str = key(ini.to_str, "", "list of subject,value,... instead of images", unsupported=_NOT_READ)
-    to_ohe: bool = key(ini.to_bool, False, "one-hot encode csv_data_file", unsupported=_NOT_READ)
+    csv_data_file: str = key(
+        ini.to_str, "", "list of subject,value,... that says the modality of each scan", differs=_MODALITIES_ONLY
+    )
+    to_ohe: bool = key(
+        ini.to_bool,
+        False,
+        "one-hot encode csv_data_file",
+        no_effect="losses here take class numbers, which mean the same",
+    )
     path_to_search: str = key(
         ini.to_str,
         "",
@@ -231,7 +239,7 @@ class InputSection:
             **dict.fromkeys(
                 ("opencv", "skimage", "pillow"), differs("opencv, skimage and pillow mean one and the same reader")
             ),
-            "dummy": unsupported("dummy makes files up, which is not built, so reading stops"),
+            "dummy": unsupported("dummy makes files up, which is not built, so reading stops", stops=True),
         },
     )
     pixdim: tuple[float, ...] = key(ini.to_floats, (), "target spacing in mm", check=three_spacings)

@@ -339,7 +339,6 @@ def test_a_remark_prints_as_one_line_with_its_place(tmp_path):
         ("NETWORK", "smaller_final_batch_mode = drop"),
         ("NETWORK", "weight_initializer = orthogonal"),
         ("TRAINING", "early_stopping_mode = median"),
-        ("TRAINING", "curriculum_learning_iter = 10"),
         ("TRAINING", "patience = 3"),
         ("NETWORK", "window_sampling = patch"),
         ("SEGMENTATION", "weight = L"),

@@ -1,0 +1,100 @@
+"""What a file means otherwise here than in NiftyNet though every single key is honoured, and nobody would be told."""
+
+from typing import NamedTuple
+
+from niftynet_compat.config import Config, Inspection
+from niftynet_compat.keys import shown
+from niftynet_compat.model_dir import ModelDir
+
+# The 2-D programs of the fork, which did some things whatever the file said.
+TWO_DIMENSIONAL = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
+
+
+class Difference(NamedTuple):
+    """What is different about a key, or about its being left out."""
+
+    sentence: str
+    changes_results: bool
+
+
+def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
+    """Returns {(section, key): difference}; the key may be absent from the file."""
+    config = inspection.config
+    if not config.application:
+        return {}
+    given = {(section.name, key) for section in inspection.file.sections for key in section.entries}
+    rows: dict[tuple[str, str], Difference] = {}
+    training = config.training
+    if training.vars_to_restore and not training.vars_to_freeze:
+        rows["TRAINING", "vars_to_freeze"] = Difference(
+            "unset, it freezes nothing; NiftyNet froze what vars_to_restore = "
+            f"{training.vars_to_restore} matches, which vars_to_freeze with the same value does here",
+            True,
+        )
+    rows |= _start(config)
+    if config.network.name.startswith(TWO_DIMENSIONAL):
+        rows |= _two_dimensional(config, given)
+    if config.task_name == "MULTITASK" and config.network.decay == 0:
+        rows["NETWORK", "decay"] = Difference(
+            "with decay = 0 the released program had no modality loss; here modality_weight = 0 in [PIMMS] switches it "
+            "off",
+            True,
+        )
+    if config.task_name == "MULTITASK" and config.pimms.modality_weight == 1.0:
+        rows["MULTITASK", "decay_constant"] = Difference(
+            "the modality loss is weighed by exp(-gamma i); the released program took 10 exp(-gamma i) and a tenth of "
+            "the segmentation loss, which is modality_weight = 100 in [PIMMS]",
+            True,
+        )
+    sampler = config.sources("sampler")
+    if sampler and config.network.window_sampling not in ("weighted", "balanced"):
+        rows[config.task_name, "sampler"] = Difference(
+            f"window_sampling = {config.network.window_sampling} does not look at it, but training leaves out subjects "
+            f"without a file in [{sampler[0]}], as NiftyNet does",
+            False,
+        )
+    return rows
+
+
+def _start(config: Config) -> dict[tuple[str, str], Difference]:
+    training = config.training
+    try:
+        present = ModelDir(config.model_dir).iterations()
+    except OSError:
+        present = []
+    key = ("TRAINING", "starting_iter")
+    if training.starting_iter == 0 and present:
+        text = (
+            f"model_dir holds checkpoints up to iteration {present[-1]}, so training refuses; NiftyNet wrote over them"
+        )
+        return {key: Difference(text, False)}
+    if training.starting_iter < 0 and not present:
+        text = "model_dir has no checkpoint as yet, so training stops, as in NiftyNet; give 0 to begin"
+        return {key: Difference(text, False)}
+    if training.starting_iter > 0 and training.starting_iter not in present:
+        return {key: Difference("model_dir has no such checkpoint as yet, so training stops, as in NiftyNet", False)}
+    if training.starting_iter >= training.max_iter:
+        text = f"max_iter = {training.max_iter} is not above it, so training makes no step, as in NiftyNet"
+        return {key: Difference(text, False)}
+    return {}
+
+
+def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    rows = {}
+    if config.network.window_sampling != "resize":
+        rows["NETWORK", "window_sampling"] = Difference(
+            f"{shown(config.network.window_sampling)} cuts windows out; the released 2-D program zoomed every slice to "
+            "the window whatever was set, which is window_sampling = resize",
+            True,
+        )
+    if not config.network.whitening and not config.network.normalisation:
+        rows["NETWORK", "whitening"] = Difference(
+            "scans stay as they are; the released 2-D program whitened them whatever was set, which is "
+            "whitening = True",
+            True,
+        )
+    if ("INFERENCE", "sample_per_volume") in given:
+        rows["INFERENCE", "sample_per_volume"] = Difference(
+            "the released 2-D program read it as the number of windows per slice, of which there is one here", False
+        )
+    return rows
