@@ -25,7 +25,7 @@ def settings_text(config: Config, when: datetime | None = None) -> str:
     lines += ["[CONFIG_FILE]", f"-- path: {config.path}"]
     for name, section in config.inputs.items():
         lines += _listing(name.upper(), section)
-    lines += _listing("SYSTEM", config.system, action=config.action or "")
+    lines += _listing("SYSTEM", config.system, model_dir=str(config.model_dir), action=config.action or "")
     for name in ("NETWORK", "TRAINING", "INFERENCE", "EVALUATION", "PIMMS"):
         lines += _listing(name, getattr(config, name.lower()))
     return "\n".join(lines) + "\n"

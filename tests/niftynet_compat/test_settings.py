@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -185,3 +186,39 @@ def test_the_settings_list_has_niftynets_grammar(config, tmp_path):
 def test_the_settings_list_is_stamped_with_the_time_it_is_made(config):
     stamp = settings_text(config).splitlines()[0].removeprefix("Input params at ").removesuffix(".")
     assert abs((datetime.now() - datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S")).total_seconds()) < 60
+
+
+RECORDED = Path(__file__).parents[1] / "goldens" / "09_endtoend"
+# Written otherwise here: quotes are not part of a value, and an unset tuple is a tuple.
+WRITTEN_OTHERWISE = {"cuda_devices": ('""', ""), "random_flipping_axes": ("-1", "(-1,)")}
+
+
+@pytest.mark.parametrize(
+    ("action", "file", "options"),
+    [
+        ("training", "e2e.ini", {"starting_iter": "-1", "max_iter": "25"}),
+        ("inference", "e2e.ini", {"output_prob": "True", "save_seg_dir": "./out_prob"}),
+        ("evaluation", "e2e_explicit.ini", {}),
+    ],
+)
+def test_every_line_of_a_recorded_settings_list_is_in_ours_under_the_same_header(action, file, options, monkeypatch):
+    monkeypatch.chdir(RECORDED)
+    config = load_config(file, options, "net_segment", action)
+    recorded = (RECORDED / f"model__settings_{action}.txt").read_text().replace("<DIR>", str(RECORDED))
+    ours, theirs = (by_header(text) for text in (settings_text(config), recorded))
+    assert [header for header in ours if header != "PIMMS"] == list(theirs)
+    for header, values in theirs.items():
+        for key, text in values.items():
+            assert ours[header][key] == text or (text, ours[header][key]) == WRITTEN_OTHERWISE[key], (header, key)
+
+
+def by_header(text):
+    found, header = {}, ""
+    for line in text.splitlines()[1:]:
+        if line.startswith("["):
+            header = line.strip("[]")
+            found[header] = {}
+        else:
+            key, _, value = line.removeprefix("-- ").partition(": ")
+            found[header][key] = value
+    return found
