@@ -52,7 +52,7 @@ def modality_scores(
     total = 0.0
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        scores = np.asarray(classify(batch, _repeated(subject.valid, len(batch))), np.float32)
+        scores = np.asarray(classify(batch, repeated(subject.valid, len(batch))), np.float32)
         total = total + scores.sum(axis=0)
     return np.where(subject.valid[:, np.newaxis], total / np.float32(len(windows)), np.float32(0))
 
@@ -116,8 +116,8 @@ def segment(
     """
     shape = subject.scans.shape[:3]
     tiling = _tiling(subject, window, border, pads_edges)
-    slice_axis = _slice_axis(tiling.window, window) if spatial_rank == 2 else None
-    _check_scans(subject, scores)
+    slice_axis = axis_across(tiling.window, window) if spatial_rank == 2 else None
+    check_scans(subject, scores)
     keeps_classes = probabilities or order > 0
     scans = subject.scans
     if any(sum(sides) for sides in tiling.padding):
@@ -129,14 +129,10 @@ def segment(
         windows = np.stack([crop(scans, location) for location in batch])
         if slice_axis is not None:
             windows = windows.squeeze(1 + slice_axis)
-        repeated = None if scores is None else _repeated(np.asarray(scores, np.float32), batch_size)
-        logits = np.asarray(predict(windows, repeated, _repeated(subject.valid, batch_size)), np.float32)
-        if not np.isfinite(logits).all():
-            raise InputError(
-                f"The model answers subject {subject.subject_id} with NaN or infinity; its training has diverged or "
-                "its precision is too low, so take an earlier checkpoint or float32."
-            )
-        answers = _softmax(logits) if keeps_classes else _labels(logits)
+        given = None if scores is None else repeated(np.asarray(scores, np.float32), batch_size)
+        logits = np.asarray(predict(windows, given, repeated(subject.valid, batch_size)), np.float32)
+        check_finite(logits, subject)
+        answers = probabilities_of(logits) if keeps_classes else labels_of(logits)
         if slice_axis is not None:
             answers = np.expand_dims(answers, 1 + slice_axis)
         num_pasted = min(batch_size, len(locations) - start) if pads_edges else batch_size
@@ -144,7 +140,7 @@ def segment(
             aggregator.add(answer, location)
     inside = tuple(slice(before, before + length) for (before, _), length in zip(tiling.padding, shape, strict=True))
     image = restore(subject, aggregator.result()[inside], order)
-    return image if probabilities or not keeps_classes else Image(_labels(image.data), image.affine, image.original)
+    return image if probabilities or not keeps_classes else Image(labels_of(image.data), image.affine, image.original)
 
 
 class _Tiling(NamedTuple):
@@ -178,14 +174,28 @@ def _padding(length: int, size: int, border: int, there: tuple[int, int]) -> tup
     return before + missing // 2, after + missing - missing // 2
 
 
-def _slice_axis(resolved: Axes3, window: Axes3) -> int:
+def axis_across(resolved: Axes3, window: Axes3) -> int:
+    """The axis along which a window is one voxel thick, the last of several.
+
+    Raises: InputError if it is thick everywhere.
+    """
     for axis in (2, 1, 0):
         if resolved[axis] == 1:
             return axis
     raise InputError(f"Window {tuple(window)} is thick, but a 2-D model sees slices; write 1 for z: (100, 100, 1).")
 
 
-def _check_scans(subject: Subject, scores: np.ndarray | None) -> None:
+def check_finite(logits: np.ndarray, subject: Subject) -> None:
+    """Refuses logits that are NaN or infinite."""
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"The model answers subject {subject.subject_id} with NaN or infinity; its training has diverged or "
+            "its precision is too low, so take an earlier checkpoint or float32."
+        )
+
+
+def check_scans(subject: Subject, scores: np.ndarray | None) -> None:
+    """Refuses a subject without scans, or with another number of scans than scores."""
     if not np.any(subject.valid):
         raise InputError(f"Subject {subject.subject_id} has no scan that is not blank, so there is nothing to segment.")
     if scores is not None and len(scores) != len(subject.valid):
@@ -200,18 +210,20 @@ def _checked_batch_size(batch_size: int) -> int:
     return batch_size
 
 
-def _repeated(values: np.ndarray, count: int) -> np.ndarray:
+def repeated(values: np.ndarray, count: int) -> np.ndarray:
+    """(count, …) with the same values in each row, as a view."""
     return np.broadcast_to(values, (count, *np.shape(values)))
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """(…, class) softmax of logits; a single class as it is."""
     if logits.shape[-1] == 1:
         return logits
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def _labels(scores: np.ndarray) -> np.ndarray:
+def labels_of(scores: np.ndarray) -> np.ndarray:
     """(…, 1) int32 index of the best class, the first of equals; a single class as it is."""
     if scores.shape[-1] == 1:
         return scores
