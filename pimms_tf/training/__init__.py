@@ -1,9 +1,20 @@
 """Training: losses, schedules, checkpoints and the one loop."""
 
 from pimms_tf.training.checkpoints import Checkpoints, latest_iteration, load_arrays, write_arrays
+from pimms_tf.training.cluster import Cluster, cluster_of
+from pimms_tf.training.devices import (
+    agreed,
+    check_equal_start,
+    is_chief,
+    rows_here,
+    set_precision,
+    strategy,
+    watched,
+)
 from pimms_tf.training.loop import (
     OPTIMISERS,
     Intervals,
+    LossScale,
     Metrics,
     Objective,
     Report,
@@ -21,15 +32,21 @@ __all__ = [
     "LOSSES",
     "OPTIMISERS",
     "Checkpoints",
+    "Cluster",
     "Intervals",
     "Loss",
+    "LossScale",
     "Metrics",
     "Objective",
     "Report",
     "Schedule",
     "TrainingState",
+    "agreed",
+    "check_equal_start",
+    "cluster_of",
     "constant",
     "exponential_decay",
+    "is_chief",
     "latest_iteration",
     "load_arrays",
     "make_loss",
@@ -39,6 +56,10 @@ __all__ = [
     "mean_weight_penalty",
     "modality_cross_entropy",
     "new_state",
+    "rows_here",
+    "set_precision",
+    "strategy",
     "train",
+    "watched",
     "write_arrays",
 ]

@@ -31,6 +31,7 @@ class Checkpoints:
         iteration: counts finished training iterations.
         max_to_keep: older checkpoints of this object's own making are deleted, those of earlier runs are not; at least
             2, as in NiftyNet. None keeps all.
+        writes: False leaves the files to another process, which trains the same weights; `save` then does nothing.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer | None,
         iteration: tf.Variable,
         max_to_keep: int | None = 100,
+        writes: bool = True,
     ):
         self.folder = Path(folder)
         self.model = model
         self.optimizer = optimizer
         self.iteration = iteration
         self.max_to_keep = None if max_to_keep is None else max(2, max_to_keep)
+        self.writes = writes
         self._written: list[int] = []
 
     def save(self, validation_loss: float | None = None) -> Path:
@@ -55,6 +58,8 @@ class Checkpoints:
             InputError: the folder cannot be written.
         """
         number = int(self.iteration.numpy())
+        if not self.writes:
+            return self.folder / f"model.ckpt-{number}"
         arrays = {name: np.asarray(variable.numpy()) for name, variable in self.variables().items()}
         arrays[_ITERATION] = np.asarray(number, np.int64)
         if validation_loss is not None:

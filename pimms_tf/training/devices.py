@@ -1,0 +1,253 @@
+"""Where training runs: one device, several GPUs, several processes; and in which precision it computes.
+
+Every replica has `batch_size` windows of its own, as in NiftyNet. What a step computes is what one device would compute
+from all of them together: batch statistics, means over scans and gradients are those of the global batch.
+"""
+
+import logging
+import os
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pimms_tf.errors import InputError
+from pimms_tf.models import PIMMS, Backend
+from pimms_tf.models.classifier import Bottleneck
+from pimms_tf.models.layers import Convolution
+from pimms_tf.training.cluster import Cluster, cluster_of
+
+Word = Literal["auto", "one_device", "mirrored", "multi_worker"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+log = logging.getLogger(__name__)
+
+
+def strategy(word: Word = "auto", num_gpus: int = 0, environ: Mapping[str, str] = os.environ) -> tf.distribute.Strategy:
+    """Returns TensorFlow's strategy for a user's word.
+
+    "one_device": the first GPU, or the CPU. "mirrored": `num_gpus` GPUs of this process. "multi_worker": the processes
+    that TF_CONFIG or Slurm names, `num_gpus` GPUs each. "auto": the last where these name several, else the second
+    where there are several GPUs to use, else the first. Must come before anything else of TensorFlow if processes are
+    to work together; it then returns once all of them are there.
+
+    Args:
+        num_gpus: GPUs to use in each process; 0 means all there are.
+
+    Raises:
+        InputError: an unknown word, more GPUs than there are, or a mistake in TF_CONFIG or Slurm's environment.
+    """
+    if word not in get_args(Word):
+        raise InputError(f'strategy = "{word}" is not known; choose one of {", ".join(get_args(Word))}')
+    cluster = None
+    if word in ("auto", "multi_worker"):
+        cluster = cluster_of(environ, whole_job=word == "multi_worker")
+    if word == "multi_worker" and cluster is None:
+        raise InputError("strategy = multi_worker needs to know the other workers: set TF_CONFIG, or start with srun")
+    gpus = tf.config.list_physical_devices("GPU")
+    if num_gpus > max(len(gpus), 1):
+        raise InputError(
+            f"num_gpus = {num_gpus}, but TensorFlow sees {len(gpus)} here; lower num_gpus, or look at cuda_devices"
+        )
+    if cluster is not None and (word == "multi_worker" or len(cluster.workers) > 1):
+        return _multi_worker(cluster, num_gpus)
+    num = num_gpus or len(gpus)
+    if word == "mirrored" and not gpus:
+        cpus = tf.config.list_logical_devices("CPU")
+        if len(cpus) < 2:
+            raise InputError("strategy = mirrored needs GPUs, and TensorFlow sees none here; use one_device")
+        return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(len(cpus))])
+    if word == "mirrored" or (word == "auto" and num > 1):
+        return tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(num)])
+    return tf.distribute.get_strategy()
+
+
+def _multi_worker(cluster: Cluster, num_gpus: int) -> tf.distribute.Strategy:
+    gpus = tf.config.list_physical_devices("GPU")
+    if num_gpus and len(gpus) > num_gpus:
+        tf.config.set_visible_devices(gpus[:num_gpus], "GPU")
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+    )
+    log.info("%s of %d; training begins once all are there", cluster.named([cluster.index]), len(cluster.workers))
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except (tf.errors.OpError, RuntimeError) as error:
+        reason = str(getattr(error, "message", None) or error).splitlines()[0]
+        raise InputError(
+            f"{cluster.named([cluster.index])} cannot join the other workers ({reason}): see that its port is free and "
+            "that all were started"
+        ) from error
+
+
+def cluster_in(of: tf.distribute.Strategy) -> Cluster | None:
+    """Returns the cluster a strategy spans, None within one process."""
+    resolver = getattr(of, "cluster_resolver", None)
+    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
+    return Cluster(tuple(workers), resolver.task_id) if len(workers) > 1 else None
+
+
+def is_chief(of: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes files."""
+    cluster = cluster_in(of)
+    return cluster is None or cluster.index == 0
+
+
+def rows_here(of: tf.distribute.Strategy, batch_size: int) -> tuple[int, int]:
+    """Returns which rows of a global batch this process computes, first and stop; `batch_size` is per replica.
+
+    The k-th global batch is the same whatever the number of replicas that share its windows.
+    """
+    cluster = cluster_in(of)
+    local = of.num_replicas_in_sync // (1 if cluster is None else len(cluster.workers)) * batch_size
+    first = 0 if cluster is None else cluster.index * local
+    return first, first + local
+
+
+def gather(value: tf.Tensor) -> tf.Tensor:
+    """Returns the tensors of all replicas, stacked (replica, …), on each of them; gradients pass through.
+
+    Source: the gradient of a sum over replicas is the sum of the gradients, which `ReplicaContext.all_reduce` takes.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value[None]
+    shape = tf.concat([[context.num_replicas_in_sync], tf.shape(value)], axis=0)
+    placed = tf.scatter_nd([[context.replica_id_in_sync_group]], value[None], shape)
+    placed = tf.ensure_shape(placed, [context.num_replicas_in_sync, *value.shape])
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+
+def over_workers(of: tf.distribute.Strategy) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from an int32 vector to those of all workers (worker, …); all must call it alike."""
+    cluster = cluster_in(of)
+    if cluster is None:
+        return lambda values: np.asarray(values, np.int32)[None]
+    local = of.num_replicas_in_sync // len(cluster.workers)
+
+    @tf.function
+    def gathered(values: tf.Tensor) -> tf.Tensor:
+        return of.experimental_local_results(of.run(gather, args=(values,)))[0][::local]
+
+    return lambda values: gathered(tf.constant(values, tf.int32)).numpy()
+
+
+def agreed(of: tf.distribute.Strategy, asked: Callable[[], bool]) -> Callable[[], bool]:
+    """Returns a function that is true on all workers as soon as `asked` is on one of them."""
+    if cluster_in(of) is None:
+        return asked
+    gathered = over_workers(of)
+    return lambda: bool(gathered(np.array([asked()], np.int32)).any())
+
+
+def check_equal_start(of: tf.distribute.Strategy, model: PIMMS, iteration: int) -> None:
+    """Nothing, if all workers hold the same weights at the same iteration.
+
+    Raises:
+        InputError: they do not, because they read different checkpoints.
+    """
+    cluster = cluster_in(of)
+    if cluster is None:
+        return
+    checksum = 0
+    for variable in model.variables:
+        checksum = zlib.crc32(variable.numpy().tobytes(), checksum)
+    rows = over_workers(of)(np.array([iteration, checksum >> 16, checksum & 0xFFFF], np.int32))
+    for index, row in enumerate(rows):
+        if (row != rows[0]).any():
+            raise InputError(
+                f"{cluster.named([index])} starts at iteration {row[0]}, worker 0 at {rows[0][0]}, or with other "
+                "weights: model_dir must be one folder that all workers see"
+            )
+
+
+@contextmanager
+def watched(of: tf.distribute.Strategy, timeout_s: float) -> Iterator[None]:
+    """Trains with the others while they live: names a worker that died, and ends this process if it cannot go on.
+
+    TensorFlow notices at once when a connection breaks. Where a machine falls silent it may wait for ever; whoever has
+    not taken a connection for `timeout_s` seconds then ends the process, with exit code 1.
+
+    Raises:
+        InputError: another worker died.
+    """
+    cluster = cluster_in(of)
+    if cluster is None:
+        yield
+        return
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(cluster, timeout_s, over), name="pimms-workers", daemon=True).start()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        lost = _lost(cluster, str(error))
+        if not lost:
+            raise
+        raise InputError(_farewell(cluster, lost)) from error
+    finally:
+        over.set()
+
+
+def _watch(cluster: Cluster, timeout_s: float, over: threading.Event) -> None:
+    pause = min(5.0, timeout_s / 4)
+    seen = dict.fromkeys(range(len(cluster.workers)), time.monotonic())
+    while not over.wait(pause):
+        missing = cluster.unreachable(pause)
+        now = time.monotonic()
+        seen |= {index: now for index in seen if index not in missing}
+        lost = [index for index, last in seen.items() if now - last > timeout_s]
+        if lost and not over.is_set():
+            log.error(_farewell(cluster, lost))
+            logging.shutdown()
+            # The main thread waits inside TensorFlow for somebody who will not answer; nothing else can end it.
+            os._exit(1)
+
+
+def _lost(cluster: Cluster, message: str) -> list[int]:
+    """Returns which workers are gone after a failed operation: those without an open port, or else those it names."""
+    for _ in range(10):
+        lost = cluster.unreachable(1.0)
+        if lost:
+            return lost
+        time.sleep(0.2)
+    named = {int(index) for index in re.findall(r"/job:worker/replica:0/task:(\d+)", message)} - {cluster.index}
+    return sorted(index for index in named if index < len(cluster.workers))
+
+
+def _farewell(cluster: Cluster, lost: list[int]) -> str:
+    return (
+        f"{cluster.named(lost)} stopped answering, so {cluster.named([cluster.index])} cannot go on: look at the end "
+        "of its log, then start all workers again with --starting_iter -1"
+    )
+
+
+def set_precision(model: PIMMS, precision: Precision) -> None:
+    """Makes the convolutions compute in half precision; weights stay float32.
+
+    Statistics, re-assembly, moments across modalities, the classifier's last layer, the logits and everything after
+    them stay float32 as well, so that checkpoints are the same and load under any precision.
+
+    Raises:
+        InputError: an unknown word.
+    """
+    if precision not in get_args(Precision):
+        raise InputError(f'precision = "{precision}" is not known; choose one of {", ".join(get_args(Precision))}')
+    if precision == "float32":
+        return
+    for layer in model._flatten_layers():
+        if isinstance(layer, (Backend, Bottleneck, Convolution)):
+            for part in layer._flatten_layers():
+                part.dtype_policy = keras.dtype_policies.get(precision)
+    if model.attention is not None:
+        last = model.frontend.conv_2
+        (last.conv if last.norm is None else last.norm).dtype_policy = keras.dtype_policies.get("float32")
