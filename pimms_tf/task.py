@@ -30,7 +30,8 @@ class Task:
     num_classes: int
     label: str | None
     sampler: str | None
-    modality_image: str | None
+    modality_image: str | None  # section of files that hold the class of each scan
+    modality_values: str | None  # section of a list that holds them instead
     permute: bool  # whether training shuffles the scans
     choices: dict[str, object]  # arguments of PIMMS that the preset and [PIMMS] set
 
@@ -53,11 +54,11 @@ def task_of(config: Config) -> Task:
     preset = preset_choices(variant, pimms.preset)
     keys = (*preset, "spatial_rank", "average")
     choices = preset | {name: value for name in keys if (value := getattr(pimms, name)) is not None}
-    modality_image = next(iter(config.sources("modalities")), None)
-    if config.task_name == "CLASSIFICATION":
-        modality_image = next(iter(config.sources("label")), None)
+    key = {"MULTITASK": "modalities", "CLASSIFICATION": "label"}.get(config.task_name, "modality_label")
+    answer = next(iter((*config.sources(key), *config.sources("modality_label"))), None)
+    is_list = answer is not None and bool(config.inputs[answer].csv_data_file)
     names = pimms.modalities
-    if not names and modality_image is not None:
+    if not names and answer is not None and config.task_name != "SEGMENTATION":
         count = getattr(config.task, "num_classes_classification", -1)
         # In the released multi-task files class 0 is an empty slot and counts.
         count = count - 1 if config.task_name == "MULTITASK" else config.task.num_classes
@@ -88,7 +89,8 @@ def task_of(config: Config) -> Task:
         num_classes=config.task.num_classes if segments else 1,
         label=next(iter(config.sources("label")), None) if segments else None,
         sampler=next(iter(config.sources("sampler")), None),
-        modality_image=modality_image,
+        modality_image=None if is_list else answer,
+        modality_values=answer if is_list else None,
         permute=variant != "hemis" if pimms.permute is None else pimms.permute,
         choices=choices,
     )
@@ -171,6 +173,30 @@ def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, i
     if border != tuple(config.inference.border):
         log.warning("border %s becomes %s: windows %s are one voxel thick", config.inference.border, border, window)
     return border
+
+
+def check_arrangement(config: Config, num_scans: int) -> None:
+    """`idxs_to_drop` and `permuted_indices` speak of scans that there are.
+
+    Raises:
+        ConfigError: an index too large, an order that is none of all scans, or one together with subsets.
+    """
+    drop, order = (getattr(config.task, name, ()) for name in ("idxs_to_drop", "permuted_indices"))
+    if order and config.pimms.subsets:
+        raise ConfigError(
+            f"{config.path}: permuted_indices changes which scan lies in which slot, and subsets chooses scans by "
+            "their slots; give one of the two"
+        )
+    if any(index >= num_scans for index in drop):
+        raise ConfigError(
+            f"{config.path}: idxs_to_drop = {', '.join(map(str, drop))} in [{config.task_name}], but there are "
+            f"{num_scans} scans, 0 to {num_scans - 1}"
+        )
+    if order and sorted(order) != list(range(num_scans)):
+        raise ConfigError(
+            f"{config.path}: permuted_indices = {', '.join(map(str, order))} in [{config.task_name}] is no order of "
+            f"{num_scans} scans; write each of 0 to {num_scans - 1} once"
+        )
 
 
 def real_modalities(task: Task) -> tuple[str, ...]:

@@ -121,10 +121,10 @@ class SubjectLoader:
 
     `axcodes`, `pixdim_mm` and `loader` hold for every section, or map section names to values; None leaves the file's
     own. `scans` names the sections of the slots in order (None: all without another role, in the order of `images`);
-    `modality` their classes (None: their positions, from 1 if `null_class` keeps 0 for empty slots); `modality_image`
-    names a section whose few voxels hold the classes instead, translated by `modality_mapping` if given (target -1 for
-    values that say nothing; other values are refused). `orders` are interpolation orders by section: if not
-    given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids interpolation. `mapping` holds histogram landmarks
+    `modality` their classes, the same for all subjects or by subject id (None: their positions, from 1 if `null_class`
+    keeps 0 for empty slots); `modality_image` names a section whose few voxels hold the classes instead, translated by
+    `modality_mapping` if given (target -1 for values that say nothing; other values are refused). `orders` are
+    interpolation orders by section: if not given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids interpolation. `mapping` holds histogram landmarks
     by section; `foreground` is the method of the mask that normalisation looks at (None: all voxels), fused over scans
     by `fusion`. `padding_to` is a size to pad to, instead of `padding`. `reference` names a section onto whose grid the
     others are resampled by their affines; without it all must lie on one grid, see `Grid.matches`. `keep_zeros`
@@ -139,7 +139,7 @@ class SubjectLoader:
     foreground: str | None = None
     whitening: bool = True
     scans: tuple[str, ...] | None = None
-    modality: tuple[int, ...] | None = None
+    modality: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
     label: str | None = "label"
     weight: str | None = "sampler"
     modality_image: str | None = None
@@ -390,6 +390,9 @@ class SubjectLoader:
                 classes = map_labels(classes, self.modality_mapping)
         elif self.modality_image is not None:
             source, classes = "", np.full(len(valid), UNKNOWN)
+        elif isinstance(self.modality, Mapping):
+            source = f"{patient.name}: its row of modality labels"
+            classes = np.array(self.modality.get(patient.subject_id, [UNKNOWN] * len(valid)))
         elif self.modality is not None:
             source, classes = "modality", np.array(self.modality)
         else:
