@@ -1,12 +1,13 @@
 """From the text of a section to its checked values, with every mistake and every remark collected on the way."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from niftynet_compat import ini, sections
-from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, one_line
+from niftynet_compat.commands import take_options
+from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, UsageError, one_line
 from niftynet_compat.sections import INPUT, KNOWN_KEYS, SPECS, InputSection, KeySpec, Value, Verdict, shown
 from niftynet_compat.spelling import nearest
 
@@ -53,6 +54,7 @@ class Findings:
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     lines: dict[tuple[str, str], int] = field(default_factory=dict)
     wrong: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    usage: set[str] = field(default_factory=set)
 
     def mistake(self, text: str) -> None:
         self.mistakes.append(f"{self.path}: {text}")
@@ -64,7 +66,12 @@ class Findings:
         place = (
             f"{self.path}, line {line}: [{section}] {key} = {one_line(value)}" if line else f"--{key} {one_line(value)}"
         )
-        self.mistakes.append(f"{place} {text}")
+        self.unreadable(f"{place} {text}")
+
+    def unreadable(self, sentence: str) -> None:
+        """Adds a mistake in words or values themselves; if there is no other kind, they are the user's usage."""
+        self.mistakes.append(sentence)
+        self.usage.add(sentence)
 
     def has_mistake(self, section: str, key: str) -> bool:
         return (section, key) in self.wrong
@@ -74,7 +81,8 @@ class Findings:
 
     def raise_if_any(self) -> None:
         if self.mistakes:
-            raise ConfigError("\n".join(dict.fromkeys(self.mistakes)))
+            kind = UsageError if set(self.mistakes) <= self.usage else ConfigError
+            raise kind("\n".join(dict.fromkeys(self.mistakes)))
 
 
 class SectionReader:
@@ -84,14 +92,14 @@ class SectionReader:
     """
 
     def __init__(
-        self, findings: Findings, found: Mapping[str, IniSection], task: str | None, overrides: Mapping[str, str]
+        self, findings: Findings, found: Mapping[str, IniSection], task: str | None, words: Sequence[str]
     ) -> None:
         self.findings = findings
         self.found = found
         self.task = task
         self.misplaced: list[tuple[str, str]] = []
         self.inherited_used: set[str] = set()
-        self.given = self._assign(overrides)
+        self.given = self._assign(words)
 
     def is_input(self, name: str) -> bool:
         """Returns whether a section is an input source: anything but system sections and the task's own."""
@@ -129,18 +137,27 @@ class SectionReader:
             self.findings.lines[place, key] = entry.line
             self.findings.remark(place, key, f"has no effect here: {self._owner(key, task_part, parts, inputs)}")
 
-    def _assign(self, overrides: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    def _assign(self, words: Sequence[str]) -> dict[str, dict[str, str]]:
         # Sections take options in the order of the file; those a run can do without come last if the file lacks them.
         order = [name for name in self.found if not self.is_input(name)]
         order += [name for name in ("SYSTEM", "PIMMS") if name not in order]
-        given: dict[str, dict[str, str]] = {}
-        for key, text in overrides.items():
-            if {"\n", "\r"} & set(str(text)):
-                self.findings.mistakes.append(f"--{key} {one_line(text)} has a line break; write the value on one line")
-                continue
-            takers = [name for name in order if key in SPECS[name] and SPECS[name][key].command_line]
-            if takers:
-                given.setdefault(takers[0], {})[key] = str(text)
+        keys = {
+            name: {key: spec.parse is ini.to_bool for key, spec in SPECS[name].items() if spec.command_line}
+            for name in order
+        }
+        try:
+            given, rest = take_options(words, list(keys.items()))
+        except UsageError as error:
+            self.findings.unreadable(str(error))
+            return {}
+        for texts in given.values():
+            for key in [key for key, text in texts.items() if {"\n", "\r"} & set(text)]:
+                self.findings.unreadable(
+                    f"--{key} {one_line(texts.pop(key))} has a line break; write the value on one line"
+                )
+        for key, text in rest:
+            if not key:
+                self.findings.unreadable(f"{text!r} on the command line is neither an option nor the value of one")
                 continue
             owners = [name for name in SPECS if key in SPECS[name]]
             if key in SPECS[INPUT] or key in sections.ALIASES:
@@ -152,7 +169,7 @@ class SectionReader:
             else:
                 known = [name for section in order for name in SPECS[section]]
                 reason = f"is not an option; {self._suggestion(key, known, '--')}"
-            self.findings.mistakes.append(f"--{key} {one_line(str(text))} {reason}")
+            self.findings.mistakes.append(f"--{key} {text} {reason}")
         return given
 
     def _values(

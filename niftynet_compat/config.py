@@ -7,13 +7,14 @@ Source: `niftynet/utilities/user_parameters_parser.py` and `niftynet/engine/appl
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from niftynet_compat import ini, names, requirements, sections
 from niftynet_compat.checking import Findings, SectionReader
+from niftynet_compat.commands import option_words
 from niftynet_compat.ini import ConfigError, Remark
 from niftynet_compat.paths import absolute, expanded, find_config, first_file, niftynet_home
 from niftynet_compat.sections import (
@@ -176,15 +177,15 @@ class Config:
 
 def load_config(
     path: str | Path,
-    overrides: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | Sequence[str] | None = None,
     application: str | None = None,
     action: str | None = None,
 ) -> Config:
-    """Returns the checked settings of an INI file, with `overrides` ({key: text}) as on a command line.
+    """Returns the checked settings of an INI file, with `overrides`: {key: text}, or the words of a command line.
 
-    An override goes to the first section of the file that has the key; input sections cannot be overridden. Without
-    an `application` the task is whichever task section the file has. With an `action` the sections and keys that the
-    action needs must be there.
+    An override goes to the first section of the file that has the key; input sections cannot be overridden. In words
+    a value may stand behind other options, if their sections come first. Without an `application` the task is whichever
+    task section the file has. With an `action` the sections and keys that the action needs must be there.
 
     Raises:
         ConfigError: the file is not found or not readable, or has mistakes: one sentence each, one per line.
@@ -209,7 +210,7 @@ class Inspection(NamedTuple):
 
 def inspect_config(
     path: str | Path,
-    overrides: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | Sequence[str] | None = None,
     application: str | None = None,
     action: str | None = None,
 ) -> Inspection:
@@ -225,7 +226,8 @@ def inspect_config(
     findings = Findings(path, mistakes=list(file.mistakes), remarks=list(file.remarks))
     found = {section.name: section for section in file.sections}
     task = _task_of(found, wanted, findings)
-    reader = SectionReader(findings, found, task, dict(overrides or {}))
+    words = option_words(overrides) if isinstance(overrides, Mapping) else list(overrides or ())
+    reader = SectionReader(findings, found, task, words)
 
     parts = {name.lower(): reader.section(name) for name in sections.SYSTEM_SECTIONS}
     task_part = reader.section(task) if task else None

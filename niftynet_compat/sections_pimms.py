@@ -72,4 +72,10 @@ class PimmsSection:
     use_best: bool = key(ini.to_bool, False, "infer with the checkpoint of the lowest validation loss, not by number")
     subsets: bool = key(ini.to_bool, False, "run every subset of the scans")
     distance: str = key(ini.to_str, "mm", "unit of distances", "mm", "niftynet")
+    output_names: str | None = key(
+        ini.to_str,
+        None,
+        "names of results; unset: those of NiftyNet 0.5, in net_segment and the like those of 0.6",
+        *("niftynet05", "niftynet06"),
+    )
     device_threads: int = key(ini.to_int, 0, "threads of the device, 0 = its own choice", low=0)

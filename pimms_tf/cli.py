@@ -11,10 +11,13 @@ from types import ModuleType
 from typing import NoReturn
 
 from niftynet_compat import Config, ConfigError, load_config
-from pimms_tf import __version__
+from niftynet_compat.commands import join_signed, split_config
+from niftynet_compat.console import RunLog, is_ours
+from pimms_tf import __version__, journal
 from pimms_tf.errors import InputError
 from pimms_tf.progress import StopSignals, progress
 
+QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _USER_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
@@ -25,17 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Any other exception is a fault of ours: it keeps its traceback, and Python ends with 1.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    console, file = logging.StreamHandler(sys.stdout), RunLog()
+    # What a run says in NiftyNet's words is for its log file; here it would say everything twice.
+    console.addFilter(is_ours)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file], force=True)
     logging.captureWarnings(True)
-    for noisy in ("absl", "tensorflow", "h5py", "matplotlib"):
+    for noisy in QUIET:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     debug = False
     try:
         arguments, rest = _parser().parse_known_args(argv)
         debug = arguments.debug
-        overrides, words = _split_words(rest)
-        _take_words(arguments, overrides, words)
-        return arguments.run(arguments, overrides)
+        return arguments.run(arguments, _take_words(arguments, rest))
     except (InputError, ConfigError) as error:
         return _complain(error, debug)
     except OSError as error:
@@ -44,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(InputError(f"{error.filename}: {error.strerror}"), debug, error)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    finally:
+        logging.getLogger().removeHandler(file)
+        file.close()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,52 +111,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _split_words(rest: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Returns {key: text} of `--key value` and `--key=value`, a key without a value meaning True, and other words."""
-    overrides: dict[str, str] = {}
-    others, waiting = [], list(rest)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("--"):
-            others.append(word)
-            continue
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            # "-10,10" is a value, "-x" and "--x" are not; NiftyNet reads words that begin with a number's minus alike.
-            has_value = waiting and (not waiting[0].startswith("-") or waiting[0][1:2].isdigit())
-            value = waiting.pop(0) if has_value else "True"
-        overrides[key] = value
-    return overrides, others
+def _take_words(arguments: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """Returns the words for the sections of the INI file, which itself is found among them if no option named it.
+
+    Raises:
+        InputError: the verb reads no INI file and there are words.
+    """
+    words = join_signed(rest)
+    if arguments.takes_overrides and arguments.conf is None:
+        arguments.conf, words = split_config(words)
+    if words and not arguments.takes_overrides:
+        word = words[0].partition("=")[0]
+        raise InputError(f"'{word}' on the command line is not an option of this verb; --help lists what there is")
+    return words
 
 
-def _take_words(arguments: argparse.Namespace, overrides: dict[str, str], words: list[str]) -> None:
-    """Finds the INI file among the words that no option took; whatever else is left is a mistake."""
-    if arguments.takes_overrides and arguments.conf is None and words and not words[0].startswith("-"):
-        arguments.conf = Path(words.pop(0))
-    if not arguments.takes_overrides:
-        words = [*(f"--{key}" for key in overrides), *words]
-    if words:
-        raise InputError(
-            f"'{words[0]}' on the command line is neither an option of this verb nor a --key of the INI file"
-        )
-
-
-def _config(arguments: argparse.Namespace, overrides: dict[str, str], action: str) -> Config:
+def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Config:
     path = arguments.conf
     if path is None:
         raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
     if getattr(arguments, "subsets", False):
-        overrides = overrides | {"subsets": "True"}
-    config = load_config(path, overrides, arguments.app, action)
+        words = [*words, "--subsets=True"]
+    config = load_config(path, words, arguments.app, action)
     for remark in config.remarks:
         logging.getLogger(__name__).warning("%s", remark)
-    digits = any(character.isdigit() for character in config.system.cuda_devices)
-    if digits:
-        os.environ["CUDA_VISIBLE_DEVICES"] = config.system.cuda_devices
+    choose_devices(config)
     return config
 
 
-def _import_run() -> ModuleType:
+def choose_devices(config: Config) -> None:
+    """Hands `cuda_devices` to CUDA if it holds a digit, as NiftyNet does; before TensorFlow is imported."""
+    if any(character.isdigit() for character in config.system.cuda_devices):
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.system.cuda_devices
+
+
+def import_run() -> ModuleType:
     """Returns `pimms_tf.run`, whose import takes seconds and brings TensorFlow.
 
     TensorFlow's libraries print notes about the machine to the error stream while they are loaded, whatever log level
@@ -175,45 +171,48 @@ def _import_run() -> ModuleType:
     return run
 
 
-def _train(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    config = _config(arguments, overrides, "train")
-    run = _import_run()
+def _train(arguments: argparse.Namespace, words: list[str]) -> int:
+    config = _config(arguments, words, "train")
+    run = import_run()
 
     stop = StopSignals()
-    with stop, progress(config.training.max_iter) as report:
-        reason = run.train(config, report, stop.requested)
+    with journal.application(config), stop, progress(config.training.max_iter) as report:
+        reason = run.train(config, journal.also(report, config), stop.requested)
     if reason != "interrupted":
         return 0
     logging.getLogger(__name__).warning("stopped; --starting_iter -1 goes on from here")
     return stop.exit_code
 
 
-def _inference(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    config = _config(arguments, overrides, "inference")
-    run = _import_run()
+def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
+    config = _config(arguments, words, "inference")
+    run = import_run()
 
-    run.inference(config)
+    with journal.application(config):
+        run.inference(config)
     return 0
 
 
-def _evaluation(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    config = _config(arguments, overrides, "evaluation")
-    run = _import_run()
+def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:
+    config = _config(arguments, words, "evaluation")
+    run = import_run()
 
-    print(run.evaluation(config))
+    with journal.application(config):
+        summary = run.evaluation(config)
+    print(summary)
     return 0
 
 
-def _export(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    config = _config(arguments, overrides, "export")
-    run = _import_run()
+def _export(arguments: argparse.Namespace, words: list[str]) -> int:
+    config = _config(arguments, words, "export")
+    run = import_run()
 
     print(run.export(config, arguments.output, arguments.model_version))
     return 0
 
 
-def _import_checkpoint(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
-    _import_run()
+def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
+    import_run()
     from pimms_tf.import_checkpoint import import_checkpoint
 
     done = import_checkpoint(
@@ -227,21 +226,21 @@ def _import_checkpoint(arguments: argparse.Namespace, overrides: dict[str, str])
     return 0
 
 
-def _report(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.evaluation import side_by_side
 
     print(side_by_side(arguments.results))
     return 0
 
 
-def _simulate(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+def _simulate(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.demo import write_subjects
 
     write_subjects(arguments.folder, arguments.subjects, arguments.spacing_mm, arguments.seed)
     return 0
 
 
-def _demo(arguments: argparse.Namespace, overrides: dict[str, str]) -> int:
+def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.demo import demo_commands, demo_picture, write_demo
 
     write_demo(arguments.folder)

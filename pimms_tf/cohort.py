@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from niftynet_compat import (
     Config,
     ConfigError,
+    Discovery,
+    Dropped,
     InputSection,
     Phase,
     SubjectFiles,
@@ -21,7 +23,9 @@ from niftynet_compat import (
     write_label_mapping,
     write_mapping,
 )
-from niftynet_compat.paths import search_folders
+from niftynet_compat.lists import distinct_values, read_value_list
+from niftynet_compat.paths import expanded, first_file, search_folders
+from pimms_tf import journal
 from pimms_tf.data.images import read_image
 from pimms_tf.data.intensity import LabelMapping, label_mapping
 from pimms_tf.data.subjects import SubjectLoader, train_mapping
@@ -33,10 +37,38 @@ from pimms_tf.task import Task, real_modalities
 log = logging.getLogger(__name__)
 
 
-def task_subjects(config: Config, task: Task, needs_label: bool) -> list[SubjectFiles]:
+@dataclass(frozen=True)
+class Cohort:
+    """The subjects that an action can use, those that it cannot, and the files of all sections it reads."""
+
+    subjects: tuple[SubjectFiles, ...]
+    dropped: tuple[Dropped, ...]
+    files: Discovery
+
+
+def task_subjects(config: Config, task: Task, needs_label: bool, cohort: Cohort | None = None) -> list[SubjectFiles]:
     """The subjects that the action can use; files and subjects left aside are counted and named, with the reason."""
+    cohort = cohort or find_cohort(config, task, needs_label)
+    unused = ((u.section, u.reason, u.file.name) for u in cohort.files.unmatched if u.file is not None)
+    for (section, reason), files in grouped(((section, reason), name) for section, reason, name in unused).items():
+        log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
+    for reason, ids in grouped((reason, subject_id) for subject_id, reason in cohort.dropped).items():
+        log.warning("%d subjects are left out, each of which %s: %s", len(ids), reason, some_of(ids))
+    for names, ids in lacking_scans(task, cohort.subjects).items():
+        log.info("%d subjects lack %s: %s", len(ids), names, some_of(ids))
+    if not cohort.subjects:
+        raise ConfigError(nobody(config, cohort))
+    return list(cohort.subjects)
+
+
+def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
+    """Everybody who has a file in any section that the action reads, kept or dropped.
+
+    Raises:
+        ConfigError: a section finds nothing, a list is faulty, or no subject has a row in a list of values.
+    """
     required = [task.label] if needs_label else []
-    if _reads_modalities(config, task):
+    if task.modality_image is not None and reads_modalities(config, task):
         required.append(task.modality_image)
     if config.action == "training" and task.sampler is not None:
         required.append(task.sampler)
@@ -47,35 +79,52 @@ def task_subjects(config: Config, task: Task, needs_label: bool) -> list[Subject
         # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
         inputs |= {name: replace(inputs[name], referenced=not _is_searchable(inputs[name])) for name in task.scans}
     found = discover(inputs)
-    unused = _grouped(((section, reason), file.name) for section, file, reason in found.unmatched if file is not None)
-    for (section, reason), files in unused.items():
-        log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
     any_of: Sequence[str] = task.scans
     if not config.pimms.keep_incomplete:
         required, any_of = [*task.scans, *required], ()
     kept, dropped = select_subjects(found.subjects, required, any_of)
-    for reason, ids in _grouped((reason, subject_id) for subject_id, reason in dropped).items():
-        log.warning("%d subjects are left out, each of which %s: %s", len(ids), reason, some_of(ids))
+    if kept and task.modality_values is not None and reads_modalities(config, task):
+        rows = value_rows(config, task.modality_values)
+        without = [subject.subject_id for subject in kept if subject.subject_id not in rows]
+        if len(without) == len(kept):
+            raise ConfigError(
+                f"[{task.modality_values}] csv_data_file lists {len(rows)} subjects such as {next(iter(rows))}, but "
+                f"the data has {len(kept)} such as {without[0]} and none are in common; correct the ids"
+            )
+        kept = [subject for subject in kept if subject.subject_id in rows]
+        dropped += [Dropped(subject_id, f"has no row in [{task.modality_values}]") for subject_id in without]
+    return Cohort(tuple(kept), tuple(dropped), found)
+
+
+def lacking_scans(task: Task, subjects: Iterable[SubjectFiles]) -> dict[str, list[str]]:
+    """The subjects without a file for some scans, by the names of these."""
     lacking = (
-        (", ".join(name for name in task.scans if name not in subject.images), subject.subject_id) for subject in kept
+        (", ".join(name for name in task.scans if name not in subject.images), subject.subject_id)
+        for subject in subjects
     )
-    for names, ids in _grouped(lacking).items():
-        if names:
-            log.info("%d subjects lack %s: %s", len(ids), names, some_of(ids))
-    if not kept:
-        counts = ", ".join(f"{count} in [{name}]" for name, count in found.found.items())
-        raise ConfigError(
-            f"{config.path}: no subject has the files that are needed ({counts}): files of one subject must leave the "
-            "same id when filename_contains is cut from their names"
-        )
-    return kept
+    return grouped(pair for pair in lacking if pair[0])
 
 
-def _reads_modalities(config: Config, task: Task) -> bool:
-    """Whether the files that say which modality each scan has are needed: they are the answer, not the question."""
-    return task.modality_image is not None and (
-        config.action == "training" or task.variant == "hemis" or config.pimms.subsets
+def nobody(config: Config, cohort: Cohort) -> str:
+    """The sentence about a cohort without a subject."""
+    counts = ", ".join(f"{count} in [{name}]" for name, count in cohort.files.found.items())
+    return (
+        f"{config.path}: no subject has the files that are needed ({counts}): files of one subject must leave the "
+        "same id when filename_contains is cut from their names"
     )
+
+
+def reads_modalities(config: Config, task: Task) -> bool:
+    """Whether it is read which modality each scan has: that is the answer, not the question."""
+    is_given = task.modality_image is not None or task.modality_values is not None
+    return is_given and (config.action == "training" or task.variant == "hemis" or config.pimms.subsets)
+
+
+def value_rows(config: Config, section: str) -> dict[str, tuple[str, ...]]:
+    """The rows of a section's csv_data_file, as text; relative names start from the working folder or the INI's."""
+    given = expanded(config.inputs[section].csv_data_file)
+    candidates = [config.working_folder / given, config.path.parent / given]
+    return read_value_list(first_file(candidates) or candidates[0], section)
 
 
 def _refuse_values(config: Config, inputs: Mapping[str, InputSection]) -> None:
@@ -92,7 +141,8 @@ def _is_searchable(section: InputSection) -> bool:
     return not section.csv_file and bool(folders) and all(folder.is_dir() for folder in folders)
 
 
-def _grouped(pairs: Iterable[tuple]) -> dict:
+def grouped(pairs: Iterable[tuple]) -> dict:
+    """{key: its values in order} of (key, value) pairs."""
     groups: dict = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
@@ -141,7 +191,7 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
         modality=task.slot_modality,
         label=task.label if needs_label else None,
         weight=task.sampler if needs_label and network.window_sampling in ("weighted", "balanced") else None,
-        modality_image=task.modality_image if _reads_modalities(config, task) else None,
+        modality_image=task.modality_image if reads_modalities(config, task) else None,
         null_class=task.null_class,
         orders={name: config.inputs[name].interp_order for name in sections},
         loader={name: config.inputs[name].loader for name in sections},
@@ -168,6 +218,8 @@ def with_mappings(
         loader = replace(loader, label_mapping=label_codes(config, task.label, learn_from))
     if loader.modality_image is not None:
         loader = replace(loader, modality_mapping=_modality_labels(config, task, learn_from))
+    if task.modality_values is not None and reads_modalities(config, task):
+        loader = replace(loader, modality=modality_classes(config, task))
     return loader
 
 
@@ -213,6 +265,8 @@ def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequ
     missing = [name for name in task.scans if name not in known]
     if missing:
         log.info("computing histogram landmarks of %s from %d subjects", ", ".join(missing), len(subjects))
+        text = "training normalisation histogram references for image:%s, using %d subjects"
+        journal.say(text, tuple(missing), len(subjects))
         computed = train_mapping(loader, subjects)
         known |= {name: computed[name] for name in missing if name in computed}
         write_mapping(path, known)
@@ -253,6 +307,7 @@ def label_codes(config: Config, section: str, learn_from: Sequence[SubjectFiles]
             "train with this configuration first, or copy the file of the trained model there"
         )
     log.info("collecting label codes of [%s] from %d subjects", section, len(learn_from))
+    journal.say("Looking for the set of unique discrete labels from input label using %d subjects", len(learn_from))
     loader = config.inputs[section].loader
     mapping = label_mapping(read_image(subject.images[section], loader).data for subject in learn_from)
     write_label_mapping(path, "label", section, *mapping)
@@ -278,6 +333,51 @@ def _modality_labels(config: Config, task: Task, learn_from: Sequence[SubjectFil
             "num_classes or the files"
         )
     return LabelMapping(codes.source, tuple(target + first for target in codes.target))
+
+
+def modality_classes(config: Config, task: Task) -> dict[str, tuple[int, ...]]:
+    """The modality class of each scan of each subject in the list of `modality_values`.
+
+    Names of modalities, and numbers as they stand in files of modality labels, mean themselves; other words are
+    numbered. With `[PIMMS] value_order` all values of a list of one per subject are: "sorted" as in NiftyNet's reader,
+    "appearance" as in the fork's. A row may repeat the label of each scan, as the fork's lists of slices do.
+
+    Raises:
+        ConfigError: a word that means nothing, or more words than modalities.
+    """
+    section, order = task.modality_values, config.pimms.value_order
+    rows = value_rows(config, section)
+    is_single = all(len(row) == 1 for row in rows.values())
+    count, first = len(real_modalities(task)), int(task.null_class)
+    values = distinct_values((value for row in rows.values() for value in row), order or "sorted")
+    numbers = {str(number): number + first for number in range(count)}
+    if config.task_name == "MULTITASK":  # as in files of modality labels, where 0 is an empty slot
+        numbers = {"0": 0 if task.null_class else -1} | {str(n + 1): n + first for n in range(count)}
+    names = {name: task.modalities.index(name) for name in real_modalities(task)}
+    codes = names if set(values) <= set(names) else numbers
+    if codes is numbers and ((order and is_single) or not set(values) <= set(numbers)):
+        codes = {value: first + place for place, value in enumerate(values)}
+    if len(values) > count and codes is not numbers:
+        raise ConfigError(
+            f"[{section}] csv_data_file has {len(values)} different values, {some_of(values)}, but there are {count} "
+            f"modalities, {', '.join(real_modalities(task))}; correct the list or the number of classes"
+        )
+    log.info("[%s] %s", section, ", ".join(f"{value} is class {codes[value]}" for value in values))
+    return {
+        subject_id: tuple(codes[value] for value in _one_per_scan(row, len(task.scans)))
+        for subject_id, row in rows.items()
+    }
+
+
+def _one_per_scan(row: Sequence[str], num_scans: int) -> Sequence[str]:
+    """The row without repetitions: one value per scan of rows like 1,1,2,2 or 1,2,1,2."""
+    if num_scans < 2 or len(row) <= num_scans or len(row) % num_scans:
+        return row
+    times = len(row) // num_scans
+    for short in (row[::times], row[:num_scans]):
+        if tuple(row) in (tuple(short) * times, tuple(value for value in short for _ in range(times))):
+            return short
+    return row
 
 
 def scan_files(files: SubjectFiles, task: Task) -> dict[str, Path]:

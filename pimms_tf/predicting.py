@@ -1,8 +1,9 @@
 """Inference of a cohort: settings → subjects → masks, lists and scores on disk."""
 
 import logging
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,23 +11,27 @@ import numpy as np
 import tensorflow as tf
 
 from niftynet_compat import Config, ConfigError, SubjectFiles, read_split
-from pimms_tf import cohort, settings
+from pimms_tf import cohort, journal, settings
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.data.intensity import LabelMapping, unmap_labels
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore
+from pimms_tf.data.visits import SubjectCache
 from pimms_tf.data.windows import check_border, resize_window
-from pimms_tf.evaluation import modality_subsets
+from pimms_tf.evaluation import confusion_matrix, dice, modality_subsets
 from pimms_tf.inference import (
     ResultFolder,
+    image_name,
     label_scores,
     modality_scores,
     orthogonal_slices,
     segment,
     subset_folder,
+    write_class_table,
 )
 from pimms_tf.models import PIMMS
-from pimms_tf.settings import Task, task_of
+from pimms_tf.task import Task, border_of, check_arrangement, task_of, window_of
 from pimms_tf.trained import trained_model
+from pimms_tf.training import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +55,39 @@ def inference(config: Config) -> None:
         raise ConfigError(
             f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
         )
+    if len(task.scans) > 1:
+        check_arrangement(config, len(task.scans))
     codes = None
     if task.variant != "classifier" and config.task.label_normalisation:
         settings.require_section(config, task.label, "label")
         codes = cohort.label_codes(config, task.label)
-    subjects = cohort.task_subjects(config, task, needs_label=False)
+    found = cohort.find_cohort(config, task, needs_label=False)
+    subjects = cohort.task_subjects(config, task, False, found)
     chosen = _subjects_to_infer(config, subjects)
     loader = cohort.subject_loader(config, task, needs_label=False)
     cohort.check_subjects(loader, chosen, None)
     loader = cohort.with_mappings(loader, config, task)
-    network = Network(trained_model(config, task))
+    model = trained_model(config, task)
     settings.write_settings(config)
+    journal.inference_starts(config, journal.files_by_section(found.files), chosen)
+    done = journal.batch_reporter()
+    network = Network(model, done)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
     outputs = {subset: ResultFolder(subset_folder(config.save_seg_dir, subset), task.modalities) for subset in subsets}
+    form = config.pimms.output_names or "niftynet05"
     for number, files in enumerate(chosen, start=1):
-        subject = loader.load(cohort.scan_files(files, task), files.subject_id)
+        order, subject = arranged(config, loader.load(cohort.scan_files(files, task), files.subject_id))
+        if not subject.valid.any():
+            log.warning("subject %s has no scan but those of idxs_to_drop and is left out", files.subject_id)
+            continue
         for subset, output in outputs.items():
             shown = _shown(subject, subset, task, config.pimms.seed)
             if shown is None:
                 continue
-            scans, part = shown
+            slots, part = shown
+            journal.grid_sampling(part.scans.shape, window)
+            names = _scan_names(task, files, [order[slot] for slot in slots])
+            began = time.perf_counter()
             answer = segmented(
                 config,
                 task,
@@ -82,16 +100,24 @@ def inference(config: Config) -> None:
                 fill=config.inference.fill_constant,
             )
             path = None
+            if answer.image is None:
+                done(time.perf_counter() - began)
             if answer.image is not None:
                 if not subset:
-                    _warn_of_doubles(task, part, _scan_names(task, files, scans), answer.scores)
-                path = output.folder / f"{files.subject_id}{config.inference.output_postfix}.nii.gz"
+                    _warn_of_doubles(task, part, names, answer.scores)
+                path = output.folder / image_name(files.subject_id, config.inference.output_postfix, form)
                 write_image(_in_codes(answer.image, None if config.task.output_prob else codes), path)
-            output.add(files.subject_id, path, _scan_names(task, files, scans), answer.scores, part.valid)
+            elif form == "niftynet06":
+                postfix, every = config.inference.output_postfix, config.task.output_prob
+                path = write_class_table(output.folder, files.subject_id, postfix, answer.scores, part.valid, every)
+            if path is not None:
+                journal.say("Saved %s", path)
+            output.add(files.subject_id, path, names, answer.scores, part.valid)
         log.info("%d of %d: %s", number, len(chosen), files.subject_id)
     for output in outputs.values():
         if output.num_scans:
             log.info("Saved %s", output.folder)
+    journal.say("stopping -- event handler: OutputInterpreter.")
 
 
 def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
@@ -107,7 +133,7 @@ def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list
 class Network:
     """The network as functions of arrays, compiled once for each shape."""
 
-    def __init__(self, model: PIMMS) -> None:
+    def __init__(self, model: PIMMS, done: Callable[[float], None] = lambda seconds: None) -> None:
         @tf.function(reduce_retracing=True)
         def classify(scans, valid):
             return model.classify(scans, valid)
@@ -116,14 +142,17 @@ class Network:
         def predict(scans, scores, valid):
             return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
 
-        self._classify, self._predict = classify, predict
+        self._classify, self._predict, self._done = classify, predict, done
 
     def classify(self, scans: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return self._classify(tf.constant(scans), tf.constant(valid)).numpy()
 
     def predict(self, scans: np.ndarray, scores: np.ndarray | None, valid: np.ndarray) -> np.ndarray:
         given = None if scores is None else tf.constant(scores)
-        return self._predict(tf.constant(scans), given, tf.constant(valid)).numpy()
+        began = time.perf_counter()
+        answer = self._predict(tf.constant(scans), given, tf.constant(valid)).numpy()
+        self._done(time.perf_counter() - began)
+        return answer
 
 
 class _Answer(NamedTuple):
@@ -216,6 +245,25 @@ def _in_codes(image: Image, codes: LabelMapping | None) -> Image:
     return image if codes is None else replace(image, data=unmap_labels(image.data, codes))
 
 
+def arranged(config: Config, subject: Subject) -> tuple[list[int], Subject]:
+    """The subject with the scans of `idxs_to_drop` absent and the others in the order of `permuted_indices`.
+
+    Also which scan lies in each slot. Modalities stay with the slots, so a network that goes by them meets a scan where
+    it expects another, which is what the fork's command lines were written to try.
+
+    Raises:
+        ConfigError: see `check_arrangement`.
+    """
+    num_scans = len(subject.valid)
+    drop, order = (getattr(config.task, name, ()) for name in ("idxs_to_drop", "permuted_indices"))
+    if not drop and not order:
+        return list(range(num_scans)), subject
+    check_arrangement(config, num_scans)
+    order = list(order or range(num_scans))
+    valid = subject.valid & ~np.isin(np.arange(num_scans), drop)
+    return order, replace(subject, scans=(subject.scans * valid)[..., order], valid=valid[order])
+
+
 def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> tuple[list[int], Subject] | None:
     """The subject with the scans of these modalities alone, and their slots; None where it has none of them.
 
@@ -253,3 +301,39 @@ def previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, f
         return orthogonal_slices(scan, restore(subject, subject.label, 0).data[..., 0], image.data[..., 0])
 
     return preview
+
+
+def whole_volume_validation(
+    config: Config, task: Task, loader: SubjectLoader, model: PIMMS, subjects: Sequence[SubjectFiles]
+) -> Callable[[], Metrics | None]:
+    """What segments whole validation subjects as inference would, with the weights of the moment → their mean metrics.
+
+    `dice` is the mean over subjects of the Dice of everything but background; the segmentation loss, which chooses the
+    best checkpoint, is 1 less that. The modality loss is the cross-entropy of scans whose modality is known.
+    """
+    network = Network(model)
+    window = window_of(config, "inference")
+    border = border_of(config, window)
+    kept = SubjectCache(subjects, lambda files: loader.load(files.images, files.subject_id), 2 * 2**30)
+
+    def validate() -> Metrics | None:
+        scores, losses = [], [0.0]
+        confusion = np.zeros((len(task.modalities), len(task.modalities)), np.int64)
+        for index in range(len(subjects)):
+            subject = kept.get(index)
+            answer = segmented(config, task, network, subject, window, border)
+            known = subject.valid & (subject.modality >= 0)
+            if known.any() and task.variant != "hemis":
+                true = subject.modality[known]
+                losses += (-np.log(np.maximum(answer.scores[known, true], 1e-7))).tolist()
+                confusion += confusion_matrix(true, np.argmax(answer.scores[known], axis=-1), len(confusion))
+            if answer.image is not None:
+                truth = restore(subject, subject.label, 0).data[..., 0]
+                scores.append(dice(truth > 0, answer.image.data[..., 0] > 0))
+        if not subjects:
+            return None
+        mean_dice, modality = float(np.mean(scores or [0.0])), float(np.sum(losses) / max(len(losses) - 1, 1))
+        loss = 1.0 - mean_dice if scores else 0.0
+        return Metrics(*map(np.float32, (loss + modality, loss, modality, 0.0, mean_dice)), confusion)
+
+    return validate

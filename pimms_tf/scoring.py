@@ -9,7 +9,7 @@ import numpy as np
 
 from niftynet_compat import Config, ConfigError, SubjectFiles, read_split
 from niftynet_compat.discovery import read_file_list
-from pimms_tf import cohort, settings
+from pimms_tf import cohort, journal, settings
 from pimms_tf.data.images import read_image, reorient
 from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels
 from pimms_tf.errors import InputError
@@ -71,6 +71,7 @@ def evaluation(config: Config) -> str:
             for table in tables:
                 table.write(subset_folder(config.save_csv_dir, subset))
     settings.write_settings(config)
+    journal.evaluation_starts(config, references, len({name for part in found.values() for name in part}))
     write_results(config.save_csv_dir / "evaluation.csv", results)
     write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
     log.info("Saved %s and evaluation_summary.csv", config.save_csv_dir / "evaluation.csv")

@@ -5,7 +5,7 @@ import logging
 import tensorflow as tf
 
 from niftynet_compat import Config, ConfigError, ModelDir
-from pimms_tf import settings
+from pimms_tf import journal, settings
 from pimms_tf.models import PIMMS
 from pimms_tf.settings import Task
 from pimms_tf.training import Checkpoints, load_arrays
@@ -32,10 +32,12 @@ def trained_model(config: Config, task: Task) -> PIMMS:
     model = settings.network(task)
     iteration = tf.Variable(0, dtype=tf.int64)
     if config.pimms.use_best:
-        Checkpoints(folder.checkpoints / "best", model, None, iteration).restore()
+        number = Checkpoints(folder.checkpoints / "best", model, None, iteration).restore()
+        journal.network_built(config, 0, folder.checkpoints / "best")
     else:
         number = folder.resolve(config.inference.inference_iter, zero_is_random=False)
         Checkpoints(folder.checkpoints, model, None, iteration).restore(number)
+        journal.network_built(config, 0, folder.checkpoint(number))
     return model
 
 

@@ -27,10 +27,13 @@ _MAY_IMPORT = {
 # The floor where NiftyNet's settings meet our objects: run.py and what was split off it, and the command line.
 _MEETING = {
     f"pimms_tf.{module}"
-    for module in ("run", "task", "settings", "cohort", "trained", "predicting", "scoring", "import_checkpoint", "cli")
+    for module in (
+        *("run", "task", "settings", "cohort", "trained", "predicting", "scoring", "journal", "import_checkpoint"),
+        *("cli", "niftynet_cli"),
+    )
 }
 # Who may write to the console itself, everybody else logs.
-_PRINTS = {"pimms_tf.cli", "pimms_tf.progress"}
+_PRINTS = {"pimms_tf.cli", "pimms_tf.niftynet_cli", "pimms_tf.progress"}
 # Modules of light rooms that need TensorFlow and are only imported on first use.
 _ON_FIRST_USE = {"pimms_tf.data.pipeline"}
 
