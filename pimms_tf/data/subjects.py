@@ -124,12 +124,12 @@ class SubjectLoader:
     `modality` their classes, the same for all subjects or by subject id (None: their positions, from 1 if `null_class`
     keeps 0 for empty slots); `modality_image` names a section whose few voxels hold the classes instead, translated by
     `modality_mapping` if given (target -1 for values that say nothing; other values are refused). `orders` are
-    interpolation orders by section: if not given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids interpolation. `mapping` holds histogram landmarks
-    by section; `foreground` is the method of the mask that normalisation looks at (None: all voxels), fused over scans
-    by `fusion`. `padding_to` is a size to pad to, instead of `padding`. `reference` names a section onto whose grid the
-    others are resampled by their affines; without it all must lie on one grid, see `Grid.matches`. `keep_zeros`
-    holds the background of stripped scans at 0 when they are resampled; False lets it ring, as NiftyNet does; see
-    `images.resample`.
+    interpolation orders by section: if not given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids
+    interpolation. `mapping` holds histogram landmarks by section; `foreground` is the method of the mask that
+    normalisation looks at (None: all voxels), fused over scans by `fusion`. `padding_to` is a size to pad to, instead of
+    `padding`. `reference` names a section onto whose grid the others are resampled by their affines; without it all must
+    lie on one grid, see `Grid.matches`. `keep_zeros` holds the background of stripped scans at 0 when they are
+    resampled; False lets it ring, as NiftyNet does; see `images.resample`.
     """
 
     axcodes: Axcodes | Mapping[str, Axcodes | None] | None = ("L", "P", "S")
