@@ -54,8 +54,8 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
         frozen = {"shape": shape, "trainable": False, "dtype": "float32", "autocast": False}
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **frozen)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **frozen)
@@ -75,7 +75,8 @@ class BatchNorm(keras.layers.Layer):
         shift = ops.cast(self.beta, "float32") - mean * scale
         if training:  # after the moving statistics have been read
             self._update(batch_mean, batch_variance, any_row)
-        return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+        # In float32 also where x is half as precise: the shift may be many times what is left of x.
+        return ops.cast(ops.cast(x, "float32") * scale + shift, self.compute_dtype)
 
     def _moments(self, x, present):
         x = ops.cast(x, "float32")
