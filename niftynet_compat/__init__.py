@@ -34,13 +34,16 @@ from niftynet_compat.histogram_file import (
     write_label_mapping,
     write_mapping,
 )
+from niftynet_compat.keys import Verdict
+from niftynet_compat.keys_text import explain_key, keys_help, keys_markdown
+from niftynet_compat.migrate import KeyStatus, Migration, as_dict, migrate_file, migration_report
+from niftynet_compat.migrate_write import cleaned_path, is_cleaned, write_cleaned
 from niftynet_compat.model_dir import ModelDir
 from niftynet_compat.names import NETWORKS, resolve_network
 from niftynet_compat.partition import Phase, phase_subjects, read_split, split_subjects, write_split
 from niftynet_compat.settings import ini_text, settings_text
 
 __all__ = [
-    "NETWORKS",
     "ClassificationSection",
     "Config",
     "ConfigError",
@@ -49,9 +52,12 @@ __all__ = [
     "EvaluationSection",
     "InferenceSection",
     "InputSection",
+    "KeyStatus",
     "LabelMapping",
+    "Migration",
     "ModelDir",
     "MultitaskSection",
+    "NETWORKS",
     "NetworkSection",
     "Phase",
     "PimmsSection",
@@ -61,11 +67,20 @@ __all__ = [
     "SystemSection",
     "TrainingSection",
     "Unmatched",
+    "Verdict",
+    "as_dict",
+    "cleaned_path",
     "discover",
+    "explain_key",
     "find_subjects",
     "import_tf1",
     "ini_text",
+    "is_cleaned",
+    "keys_help",
+    "keys_markdown",
     "load_config",
+    "migrate_file",
+    "migration_report",
     "phase_subjects",
     "read_label_mapping",
     "read_mapping",
@@ -74,6 +89,7 @@ __all__ = [
     "select_subjects",
     "settings_text",
     "split_subjects",
+    "write_cleaned",
     "write_label_mapping",
     "write_mapping",
     "write_split",

@@ -12,7 +12,7 @@ from niftynet_compat.sections import INPUT, KNOWN_KEYS, SPECS, InputSection, Key
 from niftynet_compat.spelling import nearest
 
 # Words people bring from elsewhere, for the question "did you mean".
-_FOREIGN = {
+FOREIGN = {
     "learning_rate": "lr",
     "optimizer": "optimiser",
     "epochs": "max_iter",
@@ -268,9 +268,9 @@ class SectionReader:
         self.findings.mistake_at(place, key, entry.text, f"is not a key; {hint}")
 
     def _suggestion(self, key: str, keys: Mapping[str, KeySpec] | list[str], prefix: str = "") -> str:
-        own = nearest(key, [*keys, *(word for word, meant in _FOREIGN.items() if meant in keys)])
-        known = own or nearest(key, [*sorted(KNOWN_KEYS), *_FOREIGN])
-        known = _FOREIGN.get(known, known)
+        own = nearest(key, [*keys, *(word for word, meant in FOREIGN.items() if meant in keys)])
+        known = own or nearest(key, [*sorted(KNOWN_KEYS), *FOREIGN])
+        known = FOREIGN.get(known, known)
         if known is None:
             return f"the keys here are {', '.join(prefix + name for name in keys)}"
         owners = [name for name in SPECS if known in SPECS[name] and name != INPUT]

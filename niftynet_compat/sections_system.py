@@ -252,6 +252,7 @@ class NetworkSection:
         5,
         "fork: processes scanning labels",
         command_line=False,
+        fork=True,
         no_effect="labels are scanned in one process",
         used_by="train",
     )

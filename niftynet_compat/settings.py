@@ -78,11 +78,12 @@ def _assignments(section: object) -> list[str]:
         value = getattr(section, key)
         if value is None or (value in ("", ()) and value == spec.default):
             continue
-        lines.append(f"{key} = {_ini_value(value)}".rstrip())
+        lines.append(f"{key} = {ini_value(value)}".rstrip())
     return lines
 
 
-def _ini_value(value: Value) -> str:
+def ini_value(value: Value) -> str:
+    """Returns a value as the text that an INI file gives for it."""
     if isinstance(value, tuple):
         words = [_word(item) for item in value]
         # Brackets keep an empty list from being no value at all, and a blank stands for an empty word.

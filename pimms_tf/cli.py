@@ -10,15 +10,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from niftynet_compat import Config, ConfigError, load_config
+from niftynet_compat import Config, ConfigError, keys_help, load_config
 from niftynet_compat.commands import join_signed, split_config
 from niftynet_compat.console import RunLog, is_ours
 from pimms_tf import __version__, journal
 from pimms_tf.errors import InputError
+from pimms_tf.migrate_cli import add_verbs
 from pimms_tf.progress import StopSignals, progress
 
 QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _USER_ERROR = 2
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
 _INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
 
@@ -42,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments, _take_words(arguments, rest))
     except (InputError, ConfigError) as error:
         return _complain(error, debug)
+    except BrokenPipeError:
+        # Whoever reads the output has had enough, such as `head`; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except OSError as error:
         if error.filename is None:
             raise
@@ -70,8 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable, text: str, overrides: bool = True) -> argparse.ArgumentParser:
-        epilog = "Any key outside the input sections can be overridden: --key value." if overrides else None
-        sub = verbs.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
+        listed = f"Keys of the INI file, with defaults; those of [SECTIONS] are options too:\n\n{keys_help(name)}"
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=listed if overrides else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         sub.add_argument("--debug", action="store_true", help="show the traceback of a mistake in the input")
         sub.set_defaults(run=run, takes_overrides=overrides)
         if overrides:
@@ -101,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--recorded", type=Path, metavar="NPZ", help="input and outputs of the original to compare with")
     sub = verb("report", _report, "tabulate result files of evaluation; test two for a difference", overrides=False)
     sub.add_argument("results", nargs="+", type=Path, metavar="CSV", help="evaluation.csv of one or more models")
+    add_verbs(verb)
     sub = verb("simulate", _simulate, "write simulated subjects with lesions: T1, T2, FLAIR and masks", overrides=False)
     sub.add_argument("folder", type=Path, metavar="FOLDER")
     sub.add_argument("--subjects", type=int, default=10, metavar="N")

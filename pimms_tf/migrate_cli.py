@@ -1,0 +1,100 @@
+"""The verbs that look at INI files without running them: `migrate`, `config show`, `config explain`."""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from niftynet_compat import (
+    ConfigError,
+    Migration,
+    as_dict,
+    cleaned_path,
+    explain_key,
+    is_cleaned,
+    load_config,
+    migrate_file,
+    write_cleaned,
+)
+from pimms_tf.errors import InputError
+from pimms_tf.migrate_text import config_text, ini_files, report_text, summary_text
+
+
+def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the verbs; `verb` makes the parser of one from its name, function and help."""
+    text = (
+        "say what becomes of NiftyNet's INI files here, key by key; exit code 0 clean, 1 results change, 2 cannot run"
+    )
+    sub = verb("migrate", _migrate, text, overrides=False)
+    sub.add_argument("paths", nargs="+", type=Path, metavar="CONFIG", help="INI files, or folders with some below them")
+    sub.add_argument(
+        "--write",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="DIR",
+        help="write a cleaned file too: into DIR, or as <name>_migrated.ini beside the original",
+    )
+    sub.add_argument("--json", action="store_true", help="the reports as JSON")
+    sub.add_argument("--brief", action="store_true", help="count honoured keys instead of listing them")
+    sub.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
+
+    text = "print the settings of an INI file, or what is known of a key"
+    parts = verb("config", _show, text, overrides=False).add_subparsers(metavar="show|explain", required=True)
+    show = parts.add_parser("show", help="every value of an INI file and where it comes from", allow_abbrev=False)
+    show.usage = "%(prog)s [options] CONFIG [--key value ...]"
+    show.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the INI file, as NiftyNet spells it")
+    show.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
+    show.set_defaults(run=_show, takes_overrides=True)
+    explain = parts.add_parser("explain", help="meaning, values, default and verdict of a key", allow_abbrev=False)
+    explain.add_argument("key", metavar="KEY")
+    explain.set_defaults(run=_explain, takes_overrides=False)
+
+
+def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    # What discovery has to say stands in the reports.
+    logging.getLogger("niftynet_compat").setLevel(logging.ERROR)
+    if arguments.write is not None and arguments.write.is_file():
+        raise InputError(f"--write {arguments.write} is a file, but takes a folder; name the INI files before --write")
+    named = set(arguments.paths)
+    files = [(path, below) for path, below in ini_files(arguments.paths) if path in named or not is_cleaned(path)]
+    if not files:
+        raise InputError(f"{', '.join(map(str, arguments.paths))}: no .ini file there or in folders below")
+    reports = [migrate_file(path, arguments.app) for path, _ in files]
+    code = max(report.exit_code for report in reports)
+    written = [_written(report, below, arguments) for report, (_, below) in zip(reports, files, strict=True)]
+    if arguments.json:
+        rows = [as_dict(report) | {"written": note} for report, note in zip(reports, written, strict=True)]
+        print(json.dumps({"exit_code": code, "files": rows}, indent=2))
+        return code
+    for report, note in zip(reports, written, strict=True):
+        print(report_text(report, everything=not arguments.brief), *([f"  {note}"] if note else []), "", sep="\n")
+    print(summary_text(reports))
+    return code
+
+
+def _written(report: Migration, below: Path, arguments: argparse.Namespace) -> str:
+    """Writes the cleaned file if it is asked for; returns where it is, or why there is none."""
+    if arguments.write is None:
+        return ""
+    folder = None if arguments.write == Path() else arguments.write / below.parent
+    try:
+        return f"written to {write_cleaned(report.path, cleaned_path(report.path, folder), arguments.app)}"
+    except ConfigError as error:
+        return f"not written: {error}"
+
+
+def _show(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    if arguments.conf is None:
+        raise InputError("no configuration file given: pimms-tf config show CONFIG.ini")
+    config = load_config(arguments.conf, words, arguments.app)
+    for remark in config.remarks:
+        logging.getLogger(__name__).warning("%s", remark)
+    print(config_text(config))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    print(explain_key(arguments.key))
+    return 0
