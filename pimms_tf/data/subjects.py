@@ -126,9 +126,9 @@ class SubjectLoader:
     `modality_mapping` if given (target -1 for values that say nothing; other values are refused). `orders` are
     interpolation orders by section: if not given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids
     interpolation. `mapping` holds histogram landmarks by section; `foreground` is the method of the mask that
-    normalisation looks at (None: all voxels), fused over scans by `fusion`. `padding_to` is a size to pad to, instead of
-    `padding`. `reference` names a section onto whose grid the others are resampled by their affines; without it all must
-    lie on one grid, see `Grid.matches`. `keep_zeros` holds the background of stripped scans at 0 when they are
+    normalisation looks at (None: all voxels), fused over scans by `fusion`. `padding_to` is a size to pad to, instead
+    of `padding`. `reference` names a section onto whose grid the others are resampled by their affines; without it all
+    must lie on one grid, see `Grid.matches`. `keep_zeros` holds the background of stripped scans at 0 when they are
     resampled; False lets it ring, as NiftyNet does; see `images.resample`.
     """
 
