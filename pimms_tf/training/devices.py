@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
@@ -30,7 +30,9 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 log = logging.getLogger(__name__)
 
 
-def strategy(word: Word = "auto", num_gpus: int = 0, environ: Mapping[str, str] = os.environ) -> tf.distribute.Strategy:
+def strategy(
+    word: Word = "auto", num_gpus: int | None = None, environ: Mapping[str, str] = os.environ
+) -> tf.distribute.Strategy:
     """Returns TensorFlow's strategy for a user's word.
 
     "one_device": the first GPU, or the CPU. "mirrored": `num_gpus` GPUs of this process. "multi_worker": the processes
@@ -39,7 +41,7 @@ def strategy(word: Word = "auto", num_gpus: int = 0, environ: Mapping[str, str] 
     to work together; it then returns once all of them are there.
 
     Args:
-        num_gpus: GPUs to use in each process; 0 means all there are.
+        num_gpus: GPUs to use in each process; None means all there are, 0 the CPU.
 
     Raises:
         InputError: an unknown word, more GPUs than there are, or a mistake in TF_CONFIG or Slurm's environment.
@@ -52,27 +54,26 @@ def strategy(word: Word = "auto", num_gpus: int = 0, environ: Mapping[str, str] 
     if word == "multi_worker" and cluster is None:
         raise InputError("strategy = multi_worker needs to know the other workers: set TF_CONFIG, or start with srun")
     gpus = tf.config.list_physical_devices("GPU")
-    if num_gpus > max(len(gpus), 1):
+    if num_gpus is not None and num_gpus > max(len(gpus), 1):
         raise InputError(
             f"num_gpus = {num_gpus}, but TensorFlow sees {len(gpus)} here; lower num_gpus, or look at cuda_devices"
         )
+    if num_gpus is not None and len(gpus) > num_gpus:
+        gpus = gpus[:num_gpus]
+        tf.config.set_visible_devices(gpus, "GPU")
     if cluster is not None and (word == "multi_worker" or len(cluster.workers) > 1):
-        return _multi_worker(cluster, num_gpus)
-    num = num_gpus or len(gpus)
+        return _multi_worker(cluster)
     if word == "mirrored" and not gpus:
         cpus = tf.config.list_logical_devices("CPU")
         if len(cpus) < 2:
             raise InputError("strategy = mirrored needs GPUs, and TensorFlow sees none here; use one_device")
         return tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(len(cpus))])
-    if word == "mirrored" or (word == "auto" and num > 1):
-        return tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(num)])
+    if word == "mirrored" or (word == "auto" and len(gpus) > 1):
+        return tf.distribute.MirroredStrategy([f"GPU:{n}" for n in range(len(gpus))])
     return tf.distribute.get_strategy()
 
 
-def _multi_worker(cluster: Cluster, num_gpus: int) -> tf.distribute.Strategy:
-    gpus = tf.config.list_physical_devices("GPU")
-    if num_gpus and len(gpus) > num_gpus:
-        tf.config.set_visible_devices(gpus[:num_gpus], "GPU")
+def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker",
@@ -129,7 +130,10 @@ def gather(value: tf.Tensor) -> tf.Tensor:
 
 
 def over_workers(of: tf.distribute.Strategy) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from an int32 vector to those of all workers (worker, …); all must call it alike."""
+    """Returns a function from an int32 vector to those of all workers (worker, …).
+
+    All workers must call it, and the first call returns to none before the last one has called: they wait for another.
+    """
     cluster = cluster_in(of)
     if cluster is None:
         return lambda values: np.asarray(values, np.int32)[None]
@@ -148,6 +152,15 @@ def agreed(of: tf.distribute.Strategy, asked: Callable[[], bool]) -> Callable[[]
         return asked
     gathered = over_workers(of)
     return lambda: bool(gathered(np.array([asked()], np.int32)).any())
+
+
+def as_chief(of: tf.distribute.Strategy, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the chief's float32 arrays instead of one's own, so that all workers decide alike; all must call it."""
+    own = [np.asarray(value, np.float32) for value in values]
+    bits = np.concatenate([value.reshape(-1) for value in own]).view(np.int32)
+    chiefs = np.ascontiguousarray(over_workers(of)(bits)[0]).view(np.float32)
+    parts = np.split(chiefs, np.cumsum([value.size for value in own])[:-1])
+    return [part.reshape(value.shape) for part, value in zip(parts, own, strict=True)]
 
 
 def check_equal_start(of: tf.distribute.Strategy, model: PIMMS, iteration: int) -> None:

@@ -1,0 +1,441 @@
+"""Where training runs: words, clusters, several replicas that learn as one, precision."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pimms_tf.data.pipeline import Batch
+from pimms_tf.errors import InputError
+from pimms_tf.models import build_classifier, build_model
+from pimms_tf.training import (
+    Cluster,
+    LossScale,
+    Objective,
+    cluster_of,
+    constant,
+    make_loss,
+    make_train_step,
+    new_state,
+    set_precision,
+    strategy,
+)
+from pimms_tf.training.checkpoints import Checkpoints, load_arrays
+from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, rows_here
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
+
+
+def tf_config(cluster, kind="worker", index=0):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+def slurm(procid, nodes, tasks, per_node, job="0"):
+    return {
+        "SLURM_PROCID": str(procid),
+        "SLURM_JOB_ID": job,
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_STEP_NUM_TASKS": str(tasks),
+        "SLURM_STEP_TASKS_PER_NODE": per_node,
+    }
+
+
+TWO = {"worker": ["one:2222", "two:2222"]}
+
+
+def test_tf_config_names_the_workers_and_ones_own_place():
+    assert cluster_of(tf_config(TWO, index=1)) == Cluster(("one:2222", "two:2222"), 1)
+    with_chief = {"chief": ["head:1"], "worker": ["one:2222", "two:2222"]}
+    assert cluster_of(tf_config(with_chief, "chief")) == Cluster(("head:1", "one:2222", "two:2222"), 0)
+    assert cluster_of(tf_config(with_chief, "worker", 1)).index == 2
+
+
+@pytest.mark.parametrize("environ", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, {"SLURM_JOB_ID": "7"}])
+def test_without_a_description_there_is_no_cluster(environ):
+    assert cluster_of(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{worker", "TF_CONFIG is not JSON"),
+        ("[1]", "TF_CONFIG needs a cluster and a task"),
+        ('{"cluster": {"worker": ["a:1"]}}', "TF_CONFIG needs a cluster and a task"),
+        (tf_config({"worker": ["a:1"], "ps": ["b:1"]})["TF_CONFIG"], "lists tasks of type ps"),
+        (tf_config({"worker": ["a"]})["TF_CONFIG"], "address 'a', which is not of the form host:port"),
+        (tf_config({"worker": "a:1"})["TF_CONFIG"], "gives worker as 'a:1'; it is a list"),
+        (tf_config({"worker": ["a:1", "a:1"]})["TF_CONFIG"], "lists the address a:1 twice"),
+        (tf_config(TWO, "chief")["TF_CONFIG"], "calls this task 'chief', but its cluster has tasks of type worker"),
+        (tf_config(TWO, index=2)["TF_CONFIG"], "calls this task worker 2, but its cluster has worker 0 to 1"),
+        (tf_config(TWO, index="x")["TF_CONFIG"], "calls this task worker x"),
+    ],
+)
+def test_a_mistake_in_tf_config_is_one_sentence(text, complaint):
+    with pytest.raises(InputError, match=re.escape(complaint)) as caught:
+        cluster_of({"TF_CONFIG": text})
+    assert "\n" not in str(caught.value)
+
+
+def test_slurm_names_the_workers_in_the_order_of_its_tasks():
+    cluster = cluster_of(slurm(2, "n[2,10]", 3, "2,1"))
+    assert cluster == Cluster(("n2:10000", "n2:10001", "n10:10000"), 2)
+    assert cluster_of(slurm(0, "n[08-10],gpu1", 4, "1(x4)", "3")).workers == (
+        *("n08:10048", "n09:10048", "n10:10048"),
+        "gpu1:10048",
+    )
+
+
+def test_slurm_is_read_as_tensorflow_reads_it_where_names_sort_as_numbers(monkeypatch):
+    environ = slurm(1, "n[08-09]", 3, "2,1")
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=10000, gpus_per_node=2, gpus_per_task=1, auto_set_gpu=False
+    )
+    assert tuple(resolver.cluster_spec().as_dict()["worker"]) == cluster_of(environ).workers
+    assert resolver.get_task_info() == ("worker", cluster_of(environ).index)
+
+
+def test_a_batch_script_is_no_worker_unless_one_says_so():
+    job = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+    assert cluster_of(job) is None
+    assert cluster_of(job, whole_job=True) == Cluster(("n1:10000", "n2:10000"), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"SLURM_STEP_NODELIST": "n[1-"}, "n[1- is not a list of Slurm nodes"),
+        ({"SLURM_STEP_NODELIST": "n1"}, "Slurm gives 2 tasks, but 1(x2) on the 1 nodes n1"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "two"}, "SLURM_STEP_TASKS_PER_NODE = two is not a list of numbers"),
+        ({"SLURM_PROCID": "2"}, "SLURM_PROCID = 2, but there are only 2 tasks"),
+        ({"SLURM_PROCID": "b"}, "SLURM_PROCID = b is not a number"),
+        ({"SLURM_STEP_NUM_TASKS": ""}, "SLURM_STEP_NUM_TASKS is not"),
+    ],
+)
+def test_a_mistake_in_slurms_environment_is_one_sentence(change, complaint):
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        cluster_of(slurm(0, "n[1-2]", 2, "1(x2)") | change)
+
+
+def test_a_worker_without_an_open_port_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there, gone = server.getsockname()[1], free_ports(1)[0]
+        cluster = Cluster((f"127.0.0.1:{there}", f"127.0.0.1:{gone}", "127.0.0.1:1"), 2)
+        assert cluster.unreachable(2.0) == [1]
+    assert cluster.named([1]) == f"worker 1 (127.0.0.1:{gone})"
+
+
+@pytest.mark.parametrize("word", ["auto", "one_device"])
+def test_a_machine_without_gpus_trains_on_one_device(word):
+    found = strategy(word, environ={})
+    assert found.num_replicas_in_sync == 1
+    assert is_chief(found)
+    assert rows_here(found, 8) == (0, 8)
+    assert agreed(found, lambda: True)()
+    np.testing.assert_array_equal(over_workers(found)(np.array([3, 4])), [[3, 4]])
+    numbers = [np.float32(0.1), np.ones((2, 2), np.float32)]
+    assert all(np.array_equal(one, other) for one, other in zip(as_chief(found, numbers), numbers, strict=True))
+    np.testing.assert_array_equal(gather(tf.constant([1.0, 2.0])), [[1.0, 2.0]])
+
+
+def test_one_task_of_slurm_or_tf_config_trains_on_one_device():
+    assert strategy("auto", environ=slurm(0, "n1", 1, "1")).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "num_gpus", "complaint"),
+    [
+        ("tpu", None, 'strategy = "tpu" is not known; choose one of auto, one_device, mirrored, multi_worker'),
+        ("auto", 3, "num_gpus = 3, but TensorFlow sees 0 here"),
+        ("mirrored", None, "strategy = mirrored needs GPUs"),
+        ("multi_worker", None, "strategy = multi_worker needs to know the other workers"),
+    ],
+)
+def test_a_strategy_that_cannot_be_had_is_refused_in_a_sentence(word, num_gpus, complaint):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("the sentences are about a machine without GPUs")
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        strategy(word, num_gpus, environ={})
+
+
+def free_ports(count):
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+def uneven_batch(seed, num=4, size=12, scans=3):
+    """Discs on noise; the rows differ in how many scans they have and know, and so do the halves of the batch."""
+    rng = np.random.default_rng(seed)
+    x, y = np.indices((size, size))
+    centres = rng.uniform(size * 0.25, size * 0.75, (num, 2))
+    label = np.array([(x - a) ** 2 + (y - b) ** 2 < (size / 6) ** 2 for a, b in centres]).astype(np.int32)
+    images = 3 * label[..., None] + rng.normal(0, 0.5, (num, size, size, scans)) + np.arange(scans)
+    valid = np.ones((num, scans), bool)
+    valid[0, 1] = valid[-1, 0] = valid[-1, 2] = False
+    modality = np.tile(np.arange(scans, dtype=np.int32) % 2, (num, 1))
+    modality[1, 0] = -1
+    images = images * valid[:, None, None, :]
+    return Batch(*map(tf.constant, (images.astype(np.float32), valid, modality, label)))
+
+
+def make_state(variant="online", optimiser="momentum", **choices):
+    # Adam divides by the root of the squared gradient and so makes whole steps of what is rounding error where the
+    # true gradient is nothing; momentum shows gradients as they are.
+    keras.utils.set_random_seed(0)
+    choices = SMALL | choices
+    if variant == "classifier":
+        choices.pop("frontend")
+    model = build_classifier(2, **choices) if variant == "classifier" else build_model(variant, 2, 2, **choices)
+    return new_state(model, optimiser, 0.01)
+
+
+def assert_same_weights(state, expected):
+    # Relative to the largest weight of a variable; one that starts at 0 is still as small as its rounding errors.
+    for path, value in weights(state).items():
+        assert np.abs(value - expected[path]).max() <= 1e-6 * np.abs(value).max() + 2e-8, path
+
+
+def weights(state):
+    return {variable.path: variable.numpy() for variable in state.model.variables}
+
+
+def assert_same_metrics(one, two):
+    for name, a, b in zip(one._fields, one, two, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-6, err_msg=name)
+
+
+SEVERAL = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_devices import *
+from pimms_tf.training import make_validation_step
+
+found = strategy("mirrored", environ={})
+assert found.num_replicas_in_sync == 2 and rows_here(found, 2) == (0, 4)
+batches = [uneven_batch(seed) for seed in range(3)]
+for variant, choices in CASES:
+    learnt, measured = [], []
+    for where in (tf.distribute.get_strategy(), found):
+        with where.scope():
+            state = make_state(variant, **choices)
+        step = make_train_step(state, make_loss("Dice"), constant(0.5), where, Objective(decay=0.1))
+        metrics = [step(batch) for batch in batches]
+        check = make_validation_step(state, make_loss("Dice"), constant(0.5), where)
+        measured.append([*metrics, check(batches[0])])
+        learnt.append(state)
+    for one, two in zip(*measured, strict=True):
+        assert_same_metrics(one, two)
+    assert_same_weights(learnt[0], weights(learnt[1]))
+    for one, two in zip(learnt[0].optimizer.variables, learnt[1].optimizer.variables, strict=True):
+        np.testing.assert_allclose(two.numpy(), one.numpy(), rtol=1e-5, atol=2e-6)
+
+stored = Checkpoints(sys.argv[1], learnt[1].model, learnt[1].optimizer, learnt[1].iteration)
+stored.save()
+alone = make_state(*CASES[-1][:1], **CASES[-1][1])
+assert Checkpoints(sys.argv[1], alone.model, alone.optimizer, alone.iteration).restore() == 3
+assert all(np.array_equal(value, weights(learnt[1])[path]) for path, value in weights(alone).items())
+"""
+
+
+def in_a_process_of_its_own(program, tmp_path):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_replicas_learn_to_the_last_digits_what_one_device_learns_from_their_batches_together(tmp_path):
+    in_a_process_of_its_own(SEVERAL.replace("CASES", '[("online", {})]'), tmp_path)
+
+
+@pytest.mark.slow
+def test_two_replicas_learn_as_one_device_in_every_variant_and_scope_of_statistics(tmp_path):
+    cases = [
+        ("online", {"norm_scope": "all", "mask_scope": "batch"}),
+        ("online", {"norm_scope": "slot", "null_class": True}),
+        ("online", {"classifier_average": "plain", "classifier_head_bn": True}),
+        ("soft", {}),
+        ("classifier", {}),
+        ("online", {"norm": "none", "frontend": "paper"}),
+    ]
+    in_a_process_of_its_own(SEVERAL.replace("CASES", repr(cases)), tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["online", "classifier"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("mixed_bfloat16", 2e-2), ("mixed_float16", 5e-3)])
+def test_half_precision_learns_nearly_as_float32(variant, precision, tolerance, tmp_path):
+    """The tolerances are some 5 and 10 units in the last place of the two types, at losses around 1."""
+    losses = {}
+    for word in ("float32", precision):
+        state = make_state(variant)
+        set_precision(state.model, word)
+        scale = LossScale() if word == "mixed_float16" else None
+        step = make_train_step(
+            state, make_loss("Dice"), constant(1.0), objective=Objective(decay=1e-4), loss_scale=scale
+        )
+        losses[word] = [float(step(uneven_batch(seed)).total_loss) for seed in range(4)]
+    np.testing.assert_allclose(losses[precision], losses["float32"], atol=tolerance)
+    assert losses[precision] != losses["float32"]
+
+    prediction = state.model(uneven_batch(9).scans)
+    assert {part.dtype for part in prediction if part is not None} == {tf.float32}
+    Checkpoints(tmp_path, state.model, state.optimizer, state.iteration).save()
+    arrays = load_arrays(tmp_path / "model.ckpt-4", {name: value.shape for name, value in weights(state).items()})
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+    other = make_state(variant)
+    assert Checkpoints(tmp_path, other.model, other.optimizer, other.iteration).restore() == 4
+
+
+def test_only_convolutions_and_what_lies_between_them_compute_in_half_precision():
+    model = make_state("online").model
+    set_precision(model, "mixed_bfloat16")
+    half = (
+        model.backends[0].conv_1.conv,
+        model.classifier.stem.conv,
+        model.classifier.blocks[0],
+        model.frontend.conv_2,
+    )
+    assert {layer.compute_dtype for layer in half} == {"bfloat16"}
+    whole = (
+        model.attention,
+        model.abstraction,
+        model.classifier.norm,
+        model.classifier.head,
+        model.frontend.conv_2.norm,
+    )
+    assert {layer.compute_dtype for layer in whole} == {"float32"}
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match='precision = "half" is not known; choose one of float32, mixed_bfloat16'):
+        set_precision(make_state("classifier").model, "half")
+
+
+def test_a_step_that_overflows_changes_nothing_but_the_iteration(caplog):
+    state = make_state("classifier", "adam")
+    scale = LossScale(float("inf"))
+    step = make_train_step(state, make_loss("Dice"), constant(1.0), loss_scale=scale)
+    before = weights(state) | {variable.path: variable.numpy() for variable in state.optimizer.variables}
+    step(uneven_batch(0))
+    after = weights(state) | {variable.path: variable.numpy() for variable in state.optimizer.variables}
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+    assert int(state.iteration.numpy()) == scale.skipped == 1
+    assert "iteration 1 taught nothing" in caplog.text
+    scale.value = 2.0
+    step(uneven_batch(0))
+    assert not all(np.array_equal(before[path], value) for path, value in weights(state).items())
+
+
+def test_the_loss_scale_halves_at_an_overflow_and_doubles_after_many_good_steps():
+    scale = LossScale(8.0)
+    scale.update(False, 1)
+    assert (scale.value, scale.skipped) == (4.0, 1)
+    for iteration in range(scale.doubled_every):
+        scale.update(True, iteration)
+    assert (scale.value, scale.skipped) == (8.0, 1)
+
+
+def start(study, index, ports, *words):
+    """Starts `pimms-tf train x.ini` as one of two workers on this machine."""
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    environ = os.environ | tf_config({"worker": addresses}, index=index) | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pimms_tf", "train", "x.ini", *words]
+    return subprocess.Popen(
+        command, env=environ, cwd=study.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def final_weights(folder, iteration):
+    reader = tf.train.load_checkpoint(str(folder / "models" / f"model.ckpt-{iteration}"))
+    shapes = reader.get_variable_to_shape_map()
+    return {name: reader.get_tensor(name) for name in shapes if name.startswith("pimms/")}
+
+
+PLAIN = {"optimiser": "momentum", "lr": 0.01, "max_iter": 3, "validation_every_n": 2, "validation_max_iter": 1}
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one_process_with_twice_the_batch_and_one_of_them_goes_on(study):
+    study.write(NETWORK={"batch_size": 2}, TRAINING=PLAIN)
+    ports = free_ports(2)
+    workers = [start(study, index, ports) for index in (0, 1)]
+    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "training iter 3" in outputs[0]
+    assert "validation iter 2" in outputs[0]
+    assert "training iter" not in outputs[1]
+    assert len(list((study.folder / "model" / "logs").iterdir())) == 1
+
+    assert study("train", "x.ini", "--batch_size", "4", "--model_dir", "alone") == 0
+    one, two = final_weights(study.folder / "alone", 3), final_weights(study.folder / "model", 3)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert np.abs(two[name] - value).max() <= 1e-6 * np.abs(value).max() + 2e-8, name
+
+    resumed = ("--batch_size", "4", "--starting_iter", "3", "--max_iter", "5")
+    assert study("train", "x.ini", *resumed) == 0
+    assert study("train", "x.ini", *resumed, "--model_dir", "alone") == 0
+    one, two = final_weights(study.folder / "alone", 5), final_weights(study.folder / "model", 5)
+    for name, value in one.items():
+        assert np.abs(two[name] - value).max() <= 2e-6 * np.abs(value).max() + 4e-8, name  # five steps, not three
+
+
+@pytest.mark.slow
+def test_when_a_worker_dies_the_other_ends_within_a_minute_and_names_it(study):
+    study.write(NETWORK={"batch_size": 2}, TRAINING={"max_iter": 100000})
+    ports = free_ports(2)
+    workers = [start(study, index, ports) for index in (0, 1)]
+    try:
+        for line in workers[0].stdout:
+            if "training iter 3" in line:
+                break
+        os.kill(workers[1].pid, signal.SIGKILL)
+        began = time.monotonic()
+        rest, _ = workers[0].communicate(timeout=60)
+        assert time.monotonic() - began < 60
+        assert workers[0].returncode not in (0, None)
+        assert f"worker 1 (127.0.0.1:{ports[1]}) stopped answering" in rest
+        assert "Traceback" not in rest
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+@pytest.mark.slow
+def test_one_signal_stops_all_workers_with_a_checkpoint(study):
+    study.write(NETWORK={"batch_size": 2}, TRAINING={"max_iter": 100000})
+    ports = free_ports(2)
+    workers = [start(study, index, ports) for index in (0, 1)]
+    try:
+        for line in workers[0].stdout:
+            if "training iter 2" in line:
+                break
+        os.kill(workers[1].pid, signal.SIGTERM)
+        outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+        assert "saved: " in outputs[0]
+        assert list((study.folder / "model" / "models").glob("model.ckpt-*.index"))
+        assert workers[1].returncode == 143
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
