@@ -59,14 +59,14 @@ class Findings:
     def mistake(self, text: str) -> None:
         self.mistakes.append(f"{self.path}: {text}")
 
-    def mistake_at(self, section: str, key: str, value: str, text: str) -> None:
-        """Adds a mistake in one value, which the file or the command line gave."""
+    def mistake_at(self, section: str, key: str, value: str, text: str, *, is_usage: bool = False) -> None:
+        """Adds a mistake in one value, which the file or the command line gave; usage if it cannot even be read."""
         self.wrong.setdefault((section, key), []).append(text)
         line = self.lines.get((section, key), 0)
         place = (
             f"{self.path}, line {line}: [{section}] {key} = {one_line(value)}" if line else f"--{key} {one_line(value)}"
         )
-        self.unreadable(f"{place} {text}")
+        (self.unreadable if is_usage else self.mistakes.append)(f"{place} {text}")
 
     def unreadable(self, sentence: str) -> None:
         """Adds a mistake in words or values themselves; if there is no other kind, they are the user's usage."""
@@ -219,7 +219,11 @@ class SectionReader:
             if "\n" in text:
                 hint = "indented lines belong to the value above them, so remove the blanks before the key meant"
             findings.mistake_at(
-                name, spec.name, text, f"{error}; {hint}" if hint and ";" not in str(error) else str(error)
+                name,
+                spec.name,
+                text,
+                f"{error}; {hint}" if hint and ";" not in str(error) else str(error),
+                is_usage=True,
             )
             return spec.default
         if spec.name == "volume_padding_to_size" and not any(value):

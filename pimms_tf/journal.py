@@ -39,13 +39,15 @@ def application(config: Config) -> Iterator[None]:
     except KeyboardInterrupt:
         _journal.warning("User cancelled application")
         raise
-    except Exception:
+    except Exception as error:
+        _journal.error("%s", error)
         _journal.warning("stopped early, incomplete iterations.")
         raise
-    finally:
+    else:
         _journal.info("cleaning up..." if config.action != "evaluation" else "Cleaning up...")
         if config.action == "training":
             _journal.info("stopping sampling threads")
+    finally:
         _journal.info("%sApplication stopped (time in second %.2f).", name, time.perf_counter() - began)
 
 
@@ -152,8 +154,8 @@ def mappings_ready(config: Config, labels: Sequence[int] | None) -> None:
         _journal.info(text, config.sources("label"), len(set(labels)))
 
 
-def network_built(config: Config, num_subjects: int, checkpoint: Path | None) -> None:
-    """Says which network is used and where its weights come from: a checkpoint, or without parts and it chance."""
+def network_built(config: Config, num_subjects: int = 0, *, is_new: bool = False) -> None:
+    """Says which network is used, for training with how many subjects, and whether its weights come from chance."""
     queue, wanted = config.network.queue_length, 5 * config.network.batch_size
     if config.action == "training" and queue < wanted:
         text = "sampler queue_length should be larger than batch_size, defaulting to batch_size * 5.0 (%d)."
@@ -161,9 +163,8 @@ def network_built(config: Config, num_subjects: int, checkpoint: Path | None) ->
     _journal.info("using %s", config.network.name)
     if config.action == "training":
         _journal.info("Initialising Dataset from %d subjects...", num_subjects)
-    if checkpoint is not None:
-        _journal.info("Restoring parameters from %s", checkpoint)
-    elif config.segmenter_dir is None and config.classifier_dir is None:
+    # Where they come from files, whoever reads these says so.
+    if is_new and config.segmenter_dir is None and config.classifier_dir is None:
         _journal.info("Parameters from random initialisations ...")
 
 

@@ -89,10 +89,13 @@ def _config(call: Call) -> Config:
     if call.config is None:
         raise ConfigError(f"no configuration file is given; write {call.program} {call.action} -c CONFIG.ini")
     config = load_config(call.config, call.options, call.application, call.action)
-    # Scripts around these commands look for the names that NiftyNet's last release wrote.
-    if config.pimms.output_names is None:
-        config = dataclasses.replace(config, pimms=dataclasses.replace(config.pimms, output_names="niftynet06"))
-    return config
+    # Scripts around these commands look for the files that NiftyNet's last release wrote, under their names.
+    pimms, evaluation = config.pimms, config.evaluation
+    if pimms.output_names is None:
+        pimms = dataclasses.replace(pimms, output_names="niftynet06")
+    if not evaluation.evaluations:
+        evaluation = dataclasses.replace(evaluation, evaluations="dice,jaccard,average_distance")
+    return dataclasses.replace(config, pimms=pimms, evaluation=evaluation)
 
 
 def _complain(error: Exception, debug: bool) -> int:

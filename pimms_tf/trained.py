@@ -31,13 +31,12 @@ def trained_model(config: Config, task: Task) -> PIMMS:
     folder.prepare("inference")
     model = settings.network(task)
     iteration = tf.Variable(0, dtype=tf.int64)
+    journal.network_built(config)
     if config.pimms.use_best:
-        number = Checkpoints(folder.checkpoints / "best", model, None, iteration).restore()
-        journal.network_built(config, 0, folder.checkpoints / "best")
+        Checkpoints(folder.checkpoints / "best", model, None, iteration).restore()
     else:
         number = folder.resolve(config.inference.inference_iter, zero_is_random=False)
         Checkpoints(folder.checkpoints, model, None, iteration).restore(number)
-        journal.network_built(config, 0, folder.checkpoint(number))
     return model
 
 
