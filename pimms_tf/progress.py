@@ -44,16 +44,32 @@ def progress(max_iter: int) -> AbstractContextManager:
     return _LiveLine(max_iter) if sys.stdout.isatty() else _PlainLines()
 
 
+def counting(what: str) -> Callable[[int, int], None]:
+    """Returns what shows on a terminal how many of all are done, on the error stream; elsewhere nothing is shown."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() and total:
+            end = "\r\033[K" if done == total else f"\r{done} of {total} {what}"
+            print(end, end="", file=sys.stderr, flush=True)
+
+    return show
+
+
 class _PlainLines(AbstractContextManager):
     """NiftyNet's iteration lines, which log parsers know: `training iter 1, total_loss=0.5, loss=0.5 (1.2s)`."""
 
-    def __enter__(self) -> Callable:
-        return self._report
+    def __enter__(self) -> "_PlainLines":
+        return self
+
+    def prepared(self, done) -> None:
+        """Shows that one more subject is ready, if that took a while."""
+        if done.seconds > 0.5:
+            print(f"prepared {done.subject_id}, {done.done} of {done.total} subjects ({done.seconds:.1f}s)", flush=True)
 
     def __exit__(self, *_: object) -> None:
         sys.stdout.flush()
 
-    def _report(self, report) -> None:
+    def __call__(self, report) -> None:
         indent = "    " if report.phase == "validation" else ""
         print(f"{indent}{report.phase} iter {report.iteration}, {_values(report)} ({report.seconds:f}s)", flush=True)
 
@@ -73,11 +89,17 @@ class _LiveLine(AbstractContextManager):
         )
         self._progress = Progress(*columns)
         self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
+        self._preparing = self._progress.add_task("", losses="subjects prepared", rate="", visible=False)
 
-    def __enter__(self) -> Callable:
+    def __enter__(self) -> "_LiveLine":
         self._progress.start()
         self._write_logs_to(sys.stdout)  # which is now the progress line's own, and keeps above it
-        return self._report
+        return self
+
+    def prepared(self, done) -> None:
+        """Counts the subjects that are ready, until all are."""
+        waiting = done.done < done.total
+        self._progress.update(self._preparing, completed=done.done, total=done.total, visible=waiting)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
@@ -88,7 +110,7 @@ class _LiveLine(AbstractContextManager):
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(stream)
 
-    def _report(self, report) -> None:
+    def __call__(self, report) -> None:
         losses = f"loss {float(report.metrics.segmentation_loss):.3f} " if report.metrics.segmentation_loss else ""
         losses += f"modality {float(report.metrics.modality_loss):.3f} " if report.metrics.modality_loss else ""
         losses += f"dice {float(report.metrics.dice):.3f}"

@@ -88,6 +88,18 @@ class Study:
         return main(argv)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_ones_own(tmp_path_factory) -> Iterator[None]:
+    """Prepared scans go to a folder of the tests, also those of programs that they start."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory) -> Path:
     """A folder with T1, T2, FLAIR and lesion mask of six small simulated subjects; not to be changed."""

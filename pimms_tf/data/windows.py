@@ -9,7 +9,9 @@ in how they draw the centre ``start + window // 2``:
     balanced     every value of a label map equally often
 """
 
+import weakref
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -263,10 +265,38 @@ def _foreground_test(foreground: np.ndarray, axis: int) -> Callable[[int], bool]
     planes = np.moveaxis(foreground, axis, 0)
     if foreground.dtype == bool:
         return lambda index: bool(planes[index].any())
+    known = _brightness_of(foreground)
+
+    def shows(index: int) -> bool:
+        if (axis, index) not in known.shown:
+            known.shown[axis, index] = bool((planes[index].max(axis=(0, 1)) > known.mean).any())
+        return known.shown[axis, index]
+
+    return shows
+
+
+class _Brightness(NamedTuple):
+    """What is known of scans: the mean of each, and of some slices (axis, index) whether a scan exceeds it there."""
+
+    mean: np.ndarray
+    shown: dict[tuple[int, int], bool]
+
+
+# To look at a slice takes as long as to cut ten windows, so it is done once for scans that nobody can change.
+_known_scans: dict[int, tuple[weakref.ref, _Brightness]] = {}
+
+
+def _brightness_of(scans: np.ndarray) -> _Brightness:
+    number = id(scans)
+    reference, known = _known_scans.get(number, (lambda: None, None))
+    if reference() is scans:
+        return known
     # The mean of every scan over some 30 voxels an axis is near enough to tell head from air.
-    sample = foreground[tuple(slice(None, None, max(length // 32, 1)) for length in foreground.shape[:3])]
-    mean = sample.mean(axis=(0, 1, 2), dtype=np.float64)
-    return lambda index: bool((planes[index].max(axis=(0, 1)) > mean).any())
+    sample = scans[tuple(slice(None, None, max(length // 32, 1)) for length in scans.shape[:3])]
+    known = _Brightness(sample.mean(axis=(0, 1, 2), dtype=np.float64), {})
+    if not scans.flags.writeable:
+        _known_scans[number] = (weakref.ref(scans, lambda _: _known_scans.pop(number, None)), known)
+    return known
 
 
 def _valid_centres(shape: Sequence[int], window: Axes3) -> tuple[slice, slice, slice]:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pimms_tf.data import windows
 from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.pipeline import Batch, training_batches, validation_batches
 from pimms_tf.data.subjects import Subject
 from pimms_tf.data.visits import Schedule, SubjectCache
-from pimms_tf.data.windows import crop, uniform_locations
+from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.errors import InputError
 
 PLAIN = {"curriculum": "none"}
@@ -143,6 +144,23 @@ def test_one_epoch_gives_every_subject_its_windows_and_drops_the_last_incomplete
     counts = np.bincount(np.concatenate([origins(batch) for batch in delivered]))
     assert counts.sum() == 12
     assert counts.max() == 3
+
+
+def test_slices_of_a_read_only_volume_are_looked_at_once_and_give_the_same_windows():
+    kept = make_subject(0).scans
+    kept.flags.writeable = False
+    for window in ((4, 3, 1), (1, 3, 4)):
+        for seed in range(5):
+            rngs = [np.random.default_rng(seed) for _ in range(2)]
+            drawn = [
+                foreground_locations(kept.shape[:3], window, 3, scans, rng)
+                for scans, rng in zip((kept, kept.copy()), rngs, strict=True)
+            ]
+            np.testing.assert_array_equal(*drawn)
+    assert id(kept) in windows._known_scans
+    number = id(kept)
+    del kept
+    assert number not in windows._known_scans
 
 
 def test_subjects_are_mixed_within_batches():

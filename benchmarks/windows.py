@@ -1,0 +1,168 @@
+"""Windows a second: from files, from the cache of prepared scans, and what a training step asks for.
+
+    python benchmarks/windows.py
+    python benchmarks/windows.py --subjects 4 --rounds 3 --no-step
+
+Makes subjects of three scans and a label, 181 x 217 x 181 voxels as compressed NIfTI, in a temporary folder, and cuts
+windows of 100 x 100 out of them: scans hidden and permuted, no augmentation, batches in tensors. All ways are taken in
+turn in every round, so that whatever else the machine does hits all of them; medians are printed, and their ratios.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from pimms_tf.data import entries
+from pimms_tf.data.cache import CachedLoader
+from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.windows import foreground_locations, uniform_locations
+
+SHAPE = (181, 217, 181)
+WINDOW = (100, 100, 1)
+SCANS = ("T1", "T2", "FLAIR")
+
+
+class Files(NamedTuple):
+    subject_id: str
+    images: dict[str, Path]
+
+
+def write_subjects(folder: Path, num: int) -> list[Files]:
+    """Ellipsoids of smooth tissue with noise, and a lesion: as large and about as compressible as stripped brains."""
+    rng = np.random.default_rng(0)
+    coarse = rng.random([-(-length // 10) for length in SHAPE])
+    tissue = ndimage.zoom(coarse, np.array(SHAPE) / coarse.shape, order=1)
+    radius = sum(((np.arange(n) - n / 2) / (n / 2.3)).reshape([-1 if a == b else 1 for b in range(3)]) ** 2
+                 for a, n in enumerate(SHAPE))  # fmt: skip
+    subjects = []
+    for number in range(num):
+        images = {}
+        for scale, name in enumerate((*SCANS, "label"), start=1):
+            values = np.where(radius < 1, 300 * scale * tissue + rng.normal(100, 20, SHAPE), 0).astype(np.int16)
+            if name == "label":
+                values = (radius < 0.05).astype(np.uint8)
+            images[name] = folder / f"s{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(values, np.eye(4)), images[name])
+        subjects.append(Files(f"s{number}", images))
+    return subjects
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def windows_a_second(batches, batch_size: int, num_windows: int) -> float:
+    """Of an endless dataset, after its queue has filled."""
+    iterator = iter(batches)
+    list(itertools.islice(iterator, -(-num_windows // (2 * batch_size))))
+    count = -(-num_windows // batch_size)
+    return count * batch_size / seconds(lambda: list(itertools.islice(iterator, count)))
+
+
+def step_seconds(batches, num: int) -> list[float]:
+    """Of the joint model with the paper's choices, on whatever device TensorFlow takes."""
+    from pimms_tf.models import build_model
+    from pimms_tf.training import exponential_decay, make_loss, make_train_step, new_state
+
+    state = new_state(build_model("online", len(SCANS), 2), "adam", 1e-3)
+    step = make_train_step(state, make_loss("DicePlusXEnt"), exponential_decay(1e-4))
+    batches = list(itertools.islice(batches, num + 1))
+    took = [seconds(lambda batch=batch: float(step(batch).total_loss)) for batch in batches]
+    return took[1:]  # the first one compiles
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--windows-per-visit", type=int, nargs="+", default=[2, 8], help="sample_per_volume")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--num-windows", type=int, default=2048, help="that are timed of the cache, each time")
+    parser.add_argument("--no-step", action="store_true", help="leave out the training step")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="pimms-windows-"))
+    try:
+        measure(arguments, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
+    from pimms_tf.data.pipeline import training_batches
+
+    subjects = write_subjects(folder, arguments.subjects)
+    plain = SubjectLoader(foreground="threshold_plus")
+    cached = CachedLoader(plain, folder / "cache", num_subjects=len(subjects))
+    locate = {
+        "whole volume": lambda num: lambda s, rng: uniform_locations(s.scans.shape[:3], WINDOW, num, rng),
+        "slices with brain": lambda num: (
+            lambda s, rng: foreground_locations(s.scans.shape[:3], WINDOW, num, s.scans, rng)
+        ),
+    }
+
+    def batches(loader, area: str, num: int, batch_size: int, **options):
+        return training_batches(
+            subjects, loader, None, locate[area](num), batch_size, 0, arguments.threads, permute=True, **options
+        )
+
+    def load_all(loader) -> float:
+        return seconds(lambda: [loader.load(files.images, files.subject_id) for files in subjects]) / len(subjects)
+
+    first = load_all(cached)
+    took: dict[str, list[float]] = {"files": [], "cache, new process": [], "cache": []}
+    rates: dict[tuple, list[float]] = {}
+    grid = list(itertools.product(locate, arguments.windows_per_visit, arguments.batch_sizes))
+    for _ in range(arguments.rounds):
+        took["files"].append(load_all(plain))
+        entries._digests.clear()  # as if nobody had looked at the files before
+        took["cache, new process"].append(load_all(cached))
+        took["cache"].append(load_all(cached))
+        for area, num, batch_size in grid:
+            rate = windows_a_second(batches(cached, area, num, batch_size), batch_size, arguments.num_windows)
+            rates.setdefault((area, num, batch_size), []).append(rate)
+    cold = {}
+    for num in arguments.windows_per_visit:  # an epoch, every subject once, read by the threads
+        whole = batches(plain, "whole volume", num, num, cache_bytes=0, repeat=False)
+        cold[num] = arguments.subjects * num / seconds(lambda whole=whole: list(whole))
+
+    medians = {name: statistics.median(values) for name, values in took.items()}
+    print(
+        f"seconds to get a subject of {len(SCANS)} scans {SHAPE}; prepared and stored for the first time: {first:.2f}"
+    )
+    for name, value in medians.items():
+        print(f"  {name:20} {value:8.4f}   files : this = {medians['files'] / value:7.1f}")
+    steps = [] if arguments.no_step else step_seconds(batches(cached, "slices with brain", 2, 8), 3)
+    step = statistics.median(steps) if steps else None
+    print(f"windows {WINDOW} a second, {arguments.threads} threads, hidden and permuted scans, not augmented")
+    print(f"  {'drawn from':18} {'a visit':>7} {'batch':>6} {'cache':>8} {'files':>8} {'cache : files':>14}")
+    for (area, num, batch_size), values in rates.items():
+        rate = statistics.median(values)
+        print(f"  {area:18} {num:7} {batch_size:6} {rate:8.0f} {cold[num]:8.1f} {rate / cold[num]:14.0f}")
+    if step is not None:
+        slowest = min(statistics.median(values) for values in rates.values())
+        print(
+            f"a training step with batches of 8 takes {step:.3f} s here and asks for {8 / step:.1f} windows a second:"
+        )
+        print(f"  the slowest of the above gives {slowest * step / 8:.0f} times as many")
+
+
+if __name__ == "__main__":
+    main()
