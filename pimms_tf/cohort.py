@@ -1,7 +1,7 @@
 """Settings → subjects and how they are prepared: files, split, loader, landmarks, label codes."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from niftynet_compat import (
 from niftynet_compat.lists import distinct_values, read_value_list
 from niftynet_compat.paths import expanded, first_file, search_folders
 from pimms_tf import journal
+from pimms_tf.data.cache import CachedLoader, Prepared, default_folder
 from pimms_tf.data.images import read_image
 from pimms_tf.data.intensity import LabelMapping, label_mapping
 from pimms_tf.data.subjects import SubjectLoader, train_mapping
@@ -202,25 +203,48 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
 
 
 def with_mappings(
-    loader: SubjectLoader, config: Config, task: Task, learn_from: Sequence[SubjectFiles] | None = None
+    loader: SubjectLoader,
+    config: Config,
+    task: Task,
+    learn_from: Sequence[SubjectFiles] | None = None,
+    store: bool = True,
 ) -> SubjectLoader:
     """The loader with histogram landmarks, label codes and modality labels, as far as the configuration asks for them.
 
     They are read from `histogram_ref_file`. Training learns those that the file lacks from its subjects, `learn_from`,
-    and puts them there.
+    and puts them there unless `store` is False. Label codes that the loader has already are kept.
 
     Raises:
         ConfigError: the file lacks some and there is nothing to learn from.
     """
     if config.network.normalisation:
-        loader = replace(loader, mapping=_landmarks(config, task, loader, learn_from))
-    if loader.label is not None and config.task.label_normalisation:
-        loader = replace(loader, label_mapping=label_codes(config, task.label, learn_from))
+        loader = replace(loader, mapping=_landmarks(config, task, loader, learn_from, store))
+    if loader.label is not None and config.task.label_normalisation and loader.label_mapping is None:
+        loader = replace(loader, label_mapping=label_codes(config, task.label, learn_from, store))
     if loader.modality_image is not None:
-        loader = replace(loader, modality_mapping=_modality_labels(config, task, learn_from))
+        loader = replace(loader, modality_mapping=_modality_labels(config, task, learn_from, store))
     if task.modality_values is not None and reads_modalities(config, task):
         loader = replace(loader, modality=modality_classes(config, task))
     return loader
+
+
+def cached(
+    loader: SubjectLoader,
+    config: Config,
+    num_subjects: int = 0,
+    report: Callable[[Prepared], None] | None = None,
+) -> SubjectLoader | CachedLoader:
+    """The loader behind the cache that `[PIMMS] cache` names; the loader itself if that is off."""
+    if config.cache_is_off:
+        return loader
+    return CachedLoader(
+        loader,
+        config.cache_dir or default_folder(),
+        round(config.pimms.cache_gib * 2**30),
+        num_processes=max(config.system.num_threads, 1),
+        num_subjects=num_subjects,
+        report=report,
+    )
 
 
 def check_subjects(loader: SubjectLoader, subjects: Sequence[SubjectFiles], window: Sequence[int] | None) -> None:
@@ -256,7 +280,9 @@ def _read_landmarks(config: Config, task: Task) -> dict:
     return {name: known[name] for name in task.scans}
 
 
-def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None) -> dict:
+def _landmarks(
+    config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles] | None, store: bool
+) -> dict:
     """Histogram landmarks from file; those that the file lacks are computed from training subjects and put there."""
     if subjects is None:
         return _read_landmarks(config, task)
@@ -269,7 +295,8 @@ def _landmarks(config: Config, task: Task, loader: SubjectLoader, subjects: Sequ
         journal.say(text, tuple(missing), len(subjects))
         computed = train_mapping(loader, subjects)
         known |= {name: computed[name] for name in missing if name in computed}
-        write_mapping(path, known)
+        if store:
+            write_mapping(path, known)
     return {name: known[name] for name in task.scans if name in known}
 
 
@@ -289,7 +316,9 @@ def landmarks_by_modality(config: Config, task: Task) -> tuple[tuple[float, ...]
     )
 
 
-def label_codes(config: Config, section: str, learn_from: Sequence[SubjectFiles] | None = None) -> LabelMapping:
+def label_codes(
+    config: Config, section: str, learn_from: Sequence[SubjectFiles] | None = None, store: bool = True
+) -> LabelMapping:
     """Label codes of the files of a section and their classes: from file, else numbered from subjects and put on file.
 
     Raises:
@@ -310,11 +339,14 @@ def label_codes(config: Config, section: str, learn_from: Sequence[SubjectFiles]
     journal.say("Looking for the set of unique discrete labels from input label using %d subjects", len(learn_from))
     loader = config.inputs[section].loader
     mapping = label_mapping(read_image(subject.images[section], loader).data for subject in learn_from)
-    write_label_mapping(path, "label", section, *mapping)
+    if store:
+        write_label_mapping(path, "label", section, *mapping)
     return mapping
 
 
-def _modality_labels(config: Config, task: Task, learn_from: Sequence[SubjectFiles] | None) -> LabelMapping:
+def _modality_labels(
+    config: Config, task: Task, learn_from: Sequence[SubjectFiles] | None, store: bool
+) -> LabelMapping:
     """Values of the modality files and their classes.
 
     In [MULTITASK] 0 is an empty slot and modalities count from 1; without a class for empty slots 0 says nothing. In
@@ -325,7 +357,7 @@ def _modality_labels(config: Config, task: Task, learn_from: Sequence[SubjectFil
         return LabelMapping(tuple(range(count + 1)), (0 if task.null_class else -1, *range(first, first + count)))
     if not config.task.label_normalisation:
         return LabelMapping(tuple(range(count)), tuple(range(first, first + count)))
-    codes = label_codes(config, task.modality_image, learn_from)
+    codes = label_codes(config, task.modality_image, learn_from, store)
     if max(codes.target) >= count:
         raise ConfigError(
             f"the files of [{task.modality_image}] have {max(codes.target) + 1} label codes, "

@@ -1,0 +1,49 @@
+"""The dry run of evaluation: which pairs of files would be scored, and whether they can be."""
+
+from niftynet_compat import Config, ConfigError
+from niftynet_compat.lists import read_file_list
+from pimms_tf import cohort
+from pimms_tf import task as tasks
+from pimms_tf.check.files import Progress, Wanted, examine, say_files
+from pimms_tf.check.labels import check_label_values
+from pimms_tf.check.report import FILES, LABELS, SETTINGS, SUBJECTS, Report
+from pimms_tf.data.images import read_image_header
+from pimms_tf.errors import InputError
+from pimms_tf.evaluation.results import join_by_subject
+from pimms_tf.task import Task
+
+
+def check_evaluation(config: Config, task: Task, fast: bool, progress: Progress, report: Report) -> None:
+    """Reports on references and segmentations: who has both, on which grids, with which label values."""
+    if task.variant == "classifier":
+        report.mistake(SETTINGS, f"evaluation scores segmentations, but {config.network.name} makes none")
+        return
+    pairs = []
+    with report.collecting(SUBJECTS):
+        tasks.require_section(config, task.label, "label")
+        references = cohort.files_of_section(config, task.label)
+        named = config.sources("inferred")
+        listed = config.save_seg_dir / "inferred.csv"
+        if config.pimms.subsets:
+            report.note(SUBJECTS, "subsets: only the segmentations from all scans are looked at here")
+        if not named and not listed.is_file():
+            raise ConfigError(f"{listed} is not there, so there is nothing to evaluate: run inference first")
+        inferred = cohort.files_of_section(config, named[0]) if named else read_file_list(listed, "inferred")
+        report.fact(SUBJECTS, "references", len(references), f"{len(references)} in [{task.label}]")
+        report.fact(SUBJECTS, "segmentations", len(inferred), f"{len(inferred)} in {named[0] if named else listed}")
+        pairs = join_by_subject(references, inferred)
+        report.fact(SUBJECTS, "pairs", len(pairs))
+    loader = config.inputs[task.label].loader if task.label in config.inputs else None
+    wanted = [Wanted(pair.subject_id, task.label, pair.reference, loader, counts_values=True) for pair in pairs]
+    wanted += [Wanted(pair.subject_id, "inferred", pair.inferred) for pair in pairs]
+    facts = examine(wanted, fast, max(config.system.num_threads, 4), progress)
+    say_files(facts, report)
+    check_label_values(config, task, facts, set(), report, LABELS)
+    for pair in pairs:
+        with report.collecting(FILES):
+            truth, found = read_image_header(pair.reference, loader), read_image_header(pair.inferred)
+            if not truth.grid.matches(found.grid):
+                raise InputError(
+                    f"subject {pair.subject_id}: reference {pair.reference} {truth.shape} and segmentation "
+                    f"{pair.inferred} {found.shape} are not on one grid"
+                )
