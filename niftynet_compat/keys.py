@@ -73,6 +73,7 @@ class KeySpec(NamedTuple):
     keeps_empty: bool = False  # `key =` means the empty text, not the default
     command_line: bool = True
     names_sections: bool = False
+    differs_at_default: bool = False  # a difference shows where the value is the default, too
     fork: bool = False  # only the PIMMS fork knew it; NiftyNet 0.6 refuses a file that has it
 
     @property

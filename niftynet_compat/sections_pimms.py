@@ -52,6 +52,12 @@ class PimmsSection:
     classifier_average: str | None = key(ini.to_str, None, "moving averages of the classifier", "debiased", "plain")
     classifier_scope: str = key(ini.to_str, "scan", "one decision per", "scan", "window")
     classifier_slices: int = key(ini.to_int, 11, "central slices averaged per scan", low=1)
+    inference_mode: str = key(
+        ini.to_str,
+        "auto",
+        "how volumes are cut; auto: whole slices, but windows with preset niftynet2018 or where slices cannot be had",
+        *("auto", "slices", "windows"),
+    )
     curriculum: str = key(
         ini.to_str, "intended", "how many scans are hidden", "intended", "uniform", "student_t", "none"
     )
@@ -72,10 +78,27 @@ class PimmsSection:
     use_best: bool = key(ini.to_bool, False, "infer with the checkpoint of the lowest validation loss, not by number")
     subsets: bool = key(ini.to_bool, False, "run every subset of the scans")
     distance: str = key(ini.to_str, "mm", "unit of distances", "mm", "niftynet")
-    output_names: str | None = key(
+    output_names: str = key(
         ini.to_str,
-        None,
-        "names of results; unset: those of NiftyNet 0.5, in net_segment and the like those of 0.6",
-        *("niftynet05", "niftynet06"),
+        "auto",
+        "names of results as in NiftyNet 0.5 or 0.6; auto: those of 0.6 in net_segment and the like, else of 0.5",
+        *("auto", "niftynet05", "niftynet06"),
+    )
+    strategy: str = key(
+        ini.to_str,
+        "auto",
+        "devices of training: one, the GPUs of this process, or the processes that TF_CONFIG or Slurm names",
+        *("auto", "one_device", "mirrored", "multi_worker"),
+    )
+    worker_timeout: float = key(ini.to_float, 60.0, "seconds after which a silent worker ends the others", low=1)
+    precision: str = key(
+        ini.to_str,
+        "float32",
+        "of the convolutions in training; weights, statistics and losses are float32",
+        *("float32", "mixed_bfloat16", "mixed_float16"),
     )
     device_threads: int = key(ini.to_int, 0, "threads of the device, 0 = its own choice", low=0)
+    cache: str = key(
+        ini.to_str, "", "folder of prepared scans, or off; unset: pimms-tf in $XDG_CACHE_HOME, which is ~/.cache"
+    )
+    cache_gib: float = key(ini.to_float, 32.0, "GiB that the folder of prepared scans may hold", low=0)

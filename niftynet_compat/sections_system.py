@@ -96,7 +96,8 @@ class SystemSection:
         1,
         "replicas; batch_size is per replica",
         low=0,
-        unsupported="training runs on one device, so a step sees one batch instead of one per device",
+        differs="unset means all there are; statistics and losses are those of all replicas' windows together; more "
+        "than there are is an error",
         used_by="train",
     )
     model_dir: str = key(
@@ -109,6 +110,7 @@ class SystemSection:
         ini.to_str,
         "./dataset_split.csv",
         "subject,phase list, in model_dir",
+        differs_at_default=True,
         differs="a phase without subjects, or a list that shares none with the data, is an error; NiftyNet then took "
         "all subjects",
         used_by="train inference evaluation",
@@ -209,6 +211,7 @@ class NetworkSection:
         "./histogram_ref_file.txt",
         "landmarks and label maps, in model_dir",
         keeps_empty=True,
+        differs_at_default=True,
         differs="label values that the file does not list are an error; NiftyNet made them 0",
         used_by="train inference evaluation export",
     )
@@ -282,6 +285,7 @@ class TrainingSection:
         0,
         "0 random, below 0 latest checkpoint, N checkpoint N",
         differs="0 refuses a model_dir that holds checkpoints, which NiftyNet wrote over",
+        differs_at_default=True,
     )
     max_iter: int = key(ini.to_int, 10000, "number of the last iteration")
     save_every_n: int = key(ini.to_int, 500, "iterations between checkpoints, 0 = only at the end")
@@ -395,7 +399,8 @@ class InferenceSection:
         "_niftynet_out",
         "added to the subject id",
         keeps_empty=True,
-        differs="files are called <id><postfix>.nii.gz as up to NiftyNet 0.5; 0.6 puts window_seg_ before",
+        differs_at_default=True,
+        differs="files are called <id><postfix>.nii.gz as up to NiftyNet 0.5; [PIMMS] output_names gives those of 0.6",
     )
     output_interp_order: int = key(
         ini.to_int,
@@ -427,6 +432,7 @@ class EvaluationSection:
         "metrics of NiftyNet's tables; unset: evaluation.csv alone",
         *METRICS,
         several=True,
+        differs_at_default=True,
         differs="measured on the files' own grid; NiftyNet measured on the preprocessed one",
         words={
             **dict.fromkeys(("average_distance", "hausdorff_distance", "hausdorff95_distance"), _VOXEL_DISTANCE),
@@ -440,5 +446,6 @@ class EvaluationSection:
         ini.to_str,
         "./evaluation",
         "folder of tables, in model_dir",
+        differs_at_default=True,
         differs="evaluation.csv and evaluation_summary.csv stand beside NiftyNet's tables",
     )

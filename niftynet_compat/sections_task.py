@@ -27,8 +27,7 @@ class SegmentationSection:
         used_by="train inference export",
     )
     label: tuple[str, ...] = sources(
-        "section of the label map",
-        differs="of several sections only the first is used",
+        "section of the label map, the first if there are several",
         used_by="train inference evaluation",
     )
     weight: tuple[str, ...] = sources(
@@ -130,7 +129,7 @@ class ClassificationSection:
         ini.to_bool,
         False,
         "write probabilities",
-        no_effect="modality_scores.csv always holds them, with the best class",
+        no_effect="modality_scores.csv always holds them; only the tables of output_names = niftynet06 follow it",
         used_by="inference",
     )
     label_normalisation: bool = key(

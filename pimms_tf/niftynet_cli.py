@@ -91,7 +91,7 @@ def _config(call: Call) -> Config:
     config = load_config(call.config, call.options, call.application, call.action)
     # Scripts around these commands look for the files that NiftyNet's last release wrote, under their names.
     pimms, evaluation = config.pimms, config.evaluation
-    if pimms.output_names is None:
+    if pimms.output_names == "auto":
         pimms = dataclasses.replace(pimms, output_names="niftynet06")
     if not evaluation.evaluations:
         evaluation = dataclasses.replace(evaluation, evaluations="dice,jaccard,average_distance")
