@@ -76,6 +76,7 @@ def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
     needed = {*task.scans, *required}
     inputs = {name: section for name, section in config.inputs.items() if name in needed}
     _refuse_values(config, inputs)
+    _refuse_old_lists(config, inputs)
     if config.action == "inference" and config.pimms.keep_incomplete:
         # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
         inputs |= {name: replace(inputs[name], referenced=not _is_searchable(inputs[name])) for name in task.scans}
@@ -134,6 +135,17 @@ def _refuse_values(config: Config, inputs: Mapping[str, InputSection]) -> None:
             raise ConfigError(
                 f"{config.path}: [{name}] has csv_data_file, a list of values, where images are needed; name images by "
                 "path_to_search or csv_file"
+            )
+
+
+def _refuse_old_lists(config: Config, inputs: Mapping[str, InputSection]) -> None:
+    """NiftyNet silently takes the list that an earlier run left where a section says nothing; here it must be named."""
+    for name, section in inputs.items():
+        path = config.split_file.parent / f"{name}.csv"
+        if not section.csv_file and not section.path_to_search.strip() and path.is_file():
+            raise ConfigError(
+                f"{config.path}: [{name}] says neither path_to_search nor csv_file; the list that an earlier run left "
+                f"is taken if you write csv_file = {path}"
             )
 
 
