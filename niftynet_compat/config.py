@@ -123,6 +123,17 @@ class Config:
         """The model folder of `[PIMMS] classifier`, relative to the INI's folder; None if unset."""
         return self._beside_ini(self.pimms.classifier)
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """The folder of `[PIMMS] cache`, relative to the working directory; None if unset or off."""
+        name = self.pimms.cache
+        return None if not name or self.cache_is_off else absolute(self.working_folder / expanded(name))
+
+    @property
+    def cache_is_off(self) -> bool:
+        """Whether `[PIMMS] cache` says that prepared scans are kept nowhere."""
+        return self.pimms.cache.lower() in ("off", "no", "none", "false", "0")
+
     def sources(self, key: str) -> tuple[str, ...]:
         """Returns the input sections named by a key of the task, such as `image`; () for a key the task lacks."""
         return getattr(self.task, key, ())

@@ -51,10 +51,11 @@ def explain_key(key: str) -> str:
 
 
 def keys_help(verb: str = "") -> str:
-    """Returns all keys that a verb reads, by section, with default and meaning; of every verb if none is given."""
+    """Returns all keys that a verb reads, by section, with default and meaning; for another word, of all verbs."""
+    is_known = any(verb in spec.used_by.split() for specs in SPECS.values() for spec in specs.values())
     blocks = []
     for section, specs in SPECS.items():
-        read = [spec for spec in specs.values() if not spec.idle and (not verb or verb in spec.used_by.split())]
+        read = [spec for spec in specs.values() if not spec.idle and (not is_known or verb in spec.used_by.split())]
         if not read:
             continue
         title = "input sections, which only the file can change" if section == INPUT else f"[{section}]"

@@ -12,7 +12,7 @@ from niftynet_compat import names, requirements, sections
 from niftynet_compat.checking import Findings
 from niftynet_compat.config import Config, Inspection, inspect_config
 from niftynet_compat.ini import ConfigError, Entry, IniSection, one_line
-from niftynet_compat.keys import KeySpec, Ruling, Verdict, shown
+from niftynet_compat.keys import HONOURED, KeySpec, Ruling, Verdict, shown
 from niftynet_compat.migrate_original import original_outcome
 from niftynet_compat.migrate_semantics import Difference, differences
 from niftynet_compat.migrate_subjects import Join, join_subjects
@@ -115,7 +115,12 @@ def _unreadable(path: Path, why: str) -> Migration:
 
 
 def _part(config: Config, section: str) -> object:
-    return config.task if section == config.task_name else getattr(config, section.lower())
+    return config.task if section == _task(config) else getattr(config, section.lower())
+
+
+def _task(config: Config) -> str:
+    """The task's section, "" if the file has none or more than one."""
+    return names.APPLICATIONS.get(config.application, "")
 
 
 def _statuses(inspection: Inspection) -> tuple[KeyStatus, ...]:
@@ -194,8 +199,7 @@ def _with(sentence: str, difference: Difference | None) -> tuple[str, bool]:
 
 def _spec(section: str, key: str, config: Config) -> KeySpec | None:
     is_input = section in config.inputs
-    task = names.APPLICATIONS.get(config.application)
-    if not is_input and section not in sections.SYSTEM_SECTIONS and section != task:
+    if not is_input and section not in sections.SYSTEM_SECTIONS and section != _task(config):
         return None
     return sections.SPECS[sections.INPUT if is_input else section].get(key)
 
@@ -205,7 +209,10 @@ def _ruling(spec: KeySpec, section: str, config: Config) -> Ruling:
     value = getattr(part, spec.name)
     if spec.idle and value == spec.default:
         return Ruling(Verdict.HONOURED, f"{shown(value)} is what happens here")
-    return spec.ruling_of(value)
+    ruling = spec.ruling_of(value)
+    if ruling is spec.ruling and ruling.verdict is Verdict.DIFFERS and value == spec.default:
+        return ruling if spec.differs_at_default else HONOURED
+    return ruling
 
 
 def _plain(spec: KeySpec, section: str) -> str:
@@ -275,12 +282,24 @@ def _blocked(inspection: Inspection) -> tuple[tuple[str, str], ...]:
         action = names.canonical_action(verb)
         requirements.check_needs(action, config.task_name, config.task, parts, found, findings)
         reasons = [_without_path(mistake, file.path) for mistake in findings.mistakes]
+        if verb != "evaluation" and not reasons and (lack := _window_lack(config)):
+            reasons.append(lack)
         if verb == "train" and not reasons and (lack := _validation_lack(config)):
             reasons.append(lack)
         if verb == "evaluation" and config.task_name == "CLASSIFICATION":
             reasons.append("evaluation scores segmentations, and a classifier makes none")
         rows += [(verb, reasons[0])] if reasons else []
     return tuple(rows)
+
+
+def _window_lack(config: Config) -> str:
+    try:
+        window = config.common("image", "spatial_window_size")
+    except (ConfigError, KeyError) as error:
+        return _without_path(str(error), config.path) if isinstance(error, ConfigError) else ""
+    if window or config.inference.spatial_window_size:
+        return ""
+    return "spatial_window_size is set neither in the input sections of image nor in [INFERENCE]"
 
 
 def _validation_lack(config: Config) -> str:

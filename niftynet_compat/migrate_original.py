@@ -53,7 +53,8 @@ def _sections(inspection: Inspection) -> Iterator[str]:
     if "SYSTEM" not in found:
         yield "[SYSTEM] is missing"
     if not found & set(_TASKS):
-        yield f"the task section is missing, one of {', '.join(_TASKS[:-1])}"
+        other = "[MULTITASK] is no task of it: " if "MULTITASK" in found else ""
+        yield f"{other}the task section is missing, one of {', '.join(_TASKS[:-1])}"
     unknown = [
         (entry.line, key, section.name)
         for section in inspection.file.sections
@@ -97,7 +98,8 @@ def _values(inspection: Inspection) -> Iterator[str]:
 
 
 def _refused(inspection: Inspection, section: str, key: str, entry: Entry) -> Iterator[str]:
-    if (section, key) in inspection.findings.wrong:
+    spec = sections.SPECS.get(section, {}).get(key)
+    if (section, key) in inspection.findings.wrong and key in STOCK_KEYS and not (spec and spec.names_sections):
         yield f"{key} in line {entry.line} has a value that is refused here too, or fails later"
     if key == "evaluations" and any(word != word.strip() for word in entry.text.split(",")):
         yield f"{key} in line {entry.line} has blanks beside a comma, which it takes as part of a metric's name"

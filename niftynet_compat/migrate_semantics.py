@@ -5,6 +5,7 @@ from typing import NamedTuple
 from niftynet_compat.config import Config, Inspection
 from niftynet_compat.keys import shown
 from niftynet_compat.model_dir import ModelDir
+from niftynet_compat.names import NETWORKS
 
 # The 2-D programs of the fork, which did some things whatever the file said.
 TWO_DIMENSIONAL = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
@@ -46,6 +47,10 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
             "the segmentation loss, which is modality_weight = 100 in [PIMMS]",
             True,
         )
+    rows |= _network(config)
+    for key in ("label", "sampler", "inferred", "modalities"):
+        if len(config.sources(key)) > 1:
+            rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True)
     sampler = config.sources("sampler")
     if sampler and config.network.window_sampling not in ("weighted", "balanced"):
         rows[config.task_name, "sampler"] = Difference(
@@ -68,15 +73,26 @@ def _start(config: Config) -> dict[tuple[str, str], Difference]:
             f"model_dir holds checkpoints up to iteration {present[-1]}, so training refuses; NiftyNet wrote over them"
         )
         return {key: Difference(text, False)}
+    texts = []
     if training.starting_iter < 0 and not present:
-        text = "model_dir has no checkpoint as yet, so training stops, as in NiftyNet; give 0 to begin"
-        return {key: Difference(text, False)}
-    if training.starting_iter > 0 and training.starting_iter not in present:
-        return {key: Difference("model_dir has no such checkpoint as yet, so training stops, as in NiftyNet", False)}
+        texts.append("model_dir has no checkpoint as yet, so training stops, as in NiftyNet; give 0 to begin")
+    elif training.starting_iter > 0 and training.starting_iter not in present:
+        texts.append("model_dir has no such checkpoint as yet, so training stops, as in NiftyNet")
     if training.starting_iter >= training.max_iter:
-        text = f"max_iter = {training.max_iter} is not above it, so training makes no step, as in NiftyNet"
-        return {key: Difference(text, False)}
-    return {}
+        texts.append(f"max_iter = {training.max_iter} is not above it, so training makes no step, as in NiftyNet")
+    return {key: Difference("; ".join(texts), False)} if texts else {}
+
+
+def _network(config: Config) -> dict[tuple[str, str], Difference]:
+    network = NETWORKS.get(config.network.name)
+    if network is None or network.ours is None or config.network.name == network.ours:
+        return {}
+    if network.reason:
+        return {("NETWORK", "name"): Difference(f"it means {network.ours} here; {network.reason}", True)}
+    if config.pimms.preset != "paper":
+        return {("NETWORK", "name"): Difference(f"it means {network.ours} here, built as the released program", False)}
+    text = f"it means {network.ours} here, built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the "
+    return {("NETWORK", "name"): Difference(f"{text}released program did", True)}
 
 
 def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:

@@ -183,12 +183,12 @@ def _edited(inspection: Inspection, report: Migration, target: Path) -> str | No
             elif new is not None:
                 _change(lines, entry, [f"# was: {key} = {one_line(entry.text)}", new])
     if moved and ("SYSTEM", "model_dir") not in config.origins:
-        header = next((section.line for section in inspection.file.sections if section.name == "SYSTEM"), None)
+        system = next((section for section in inspection.file.sections if section.name == "SYSTEM"), None)
         added = f"model_dir = {ini_value(config.system.model_dir)}"
-        if header is None:
+        if system is None:
             lines += ["", "[SYSTEM]", added]
-        else:
-            lines[header - 1] = f"{lines[header - 1]}\n{added}"
+        elif "model_dir" not in system.entries:
+            lines[system.line - 1] = f"{lines[system.line - 1]}\n{added}"
     kept = "\n".join(line for line in lines if line is not None).rstrip()
     return f"{_MARK}{report.path.name}.\n{_unsaid(report)}{kept}\n"
 
@@ -213,11 +213,14 @@ def _new_line(
     if moved and _beside_ini(section, name) and now:
         then = {"segmenter": str(config.segmenter_dir), "classifier": str(config.classifier_dir)}.get(name, then)
         return f"{name} = {ini_value(then)}"
+    if moved and place == ("SYSTEM", "model_dir") and place not in config.origins:
+        return f"model_dir = {ini_value(now)}"
     if then != now or remarked:
-        if then == spec.default and not (spec.keeps_empty and entry.text == ""):
+        unset = entry.text.lower() in ("", "none") and not spec.keeps_empty
+        if then == spec.default and (then != now or unset):
             return ""
         return f"{name} = {ini_value(_written(spec, then, entry))}"
-    return f"{name} = {ini_value(now)}" if name != key else None
+    return f"{name} = {ini_value(_written(spec, now, entry))}" if name != key else None
 
 
 def _written(spec: KeySpec, value: Value, entry: Entry) -> Value:

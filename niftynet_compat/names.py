@@ -46,13 +46,17 @@ UNAVAILABLE_APPLICATIONS = (
 
 
 class Network(NamedTuple):
-    """What a network name stands for: one of our networks, or None with one sentence why not."""
+    """What a network name stands for: one of our networks, or None with one sentence why not.
+
+    A reason beside one of ours says in what the original was another network.
+    """
 
     ours: str | None
     reason: str = ""
 
 
 _GENERIC = "it is a general NiftyNet network; only the PIMMS networks are built here"
+_VOLUMES = "its 3-D back-ends were never published; ours look at slices, or at volumes with spatial_rank = 3 in [PIMMS]"
 _UNPUBLISHED = "its parcellation branch was never published; pimms_online segments lesions alone"
 
 
@@ -73,8 +77,8 @@ NETWORKS: dict[str, Network] = {
     "niftynet.contrib.midl.resnet_plugin.ResNet": Network("modality_classifier"),
     "resnet": Network("modality_classifier"),
     "niftynet.network.resnet.ResNet": Network("modality_classifier"),
-    "singletask_pimms_3d": Network("pimms_online"),
-    "niftynet.contrib.pimms.singletask_pimms_3D.SingletaskPIMMS3D": Network("pimms_online"),
+    "singletask_pimms_3d": Network("pimms_online", _VOLUMES),
+    "niftynet.contrib.pimms.singletask_pimms_3D.SingletaskPIMMS3D": Network("pimms_online", _VOLUMES),
     "multitask_pimms_3d": Network(None, _UNPUBLISHED),
     "niftynet.contrib.pimms.multitask_pimms_3D.MultitaskPIMMS3D": Network(None, _UNPUBLISHED),
     "niftynet.network.highres3dnet.HighRes3DNet": Network(None, _GENERIC),

@@ -61,7 +61,10 @@ def absolute_paths(config: Config) -> Config:
         for name, section in config.inputs.items()
     }
     pimms = dataclasses.replace(
-        config.pimms, segmenter=str(config.segmenter_dir or ""), classifier=str(config.classifier_dir or "")
+        config.pimms,
+        segmenter=str(config.segmenter_dir or ""),
+        classifier=str(config.classifier_dir or ""),
+        cache=str(config.cache_dir or config.pimms.cache),
     )
     system = dataclasses.replace(config.system, model_dir=str(config.model_dir))
     return dataclasses.replace(config, inputs=inputs, pimms=pimms, system=system)

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, rest = _parser().parse_known_args(argv)
         debug = arguments.debug
-        return arguments.run(arguments, _take_words(arguments, rest))
+        code = arguments.run(arguments, _take_words(arguments, rest))
+        sys.stdout.flush()
+        return code
     except (InputError, ConfigError) as error:
         return _complain(error, debug)
     except BrokenPipeError:

@@ -3,7 +3,8 @@
 import argparse
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from niftynet_compat import (
@@ -13,6 +14,7 @@ from niftynet_compat import (
     cleaned_path,
     explain_key,
     is_cleaned,
+    keys_markdown,
     load_config,
     migrate_file,
     write_cleaned,
@@ -48,20 +50,20 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     show.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
     show.set_defaults(run=_show, takes_overrides=True)
     explain = parts.add_parser("explain", help="meaning, values, default and verdict of a key", allow_abbrev=False)
-    explain.add_argument("key", metavar="KEY")
+    explain.add_argument("key", nargs="?", metavar="KEY")
+    explain.add_argument("--markdown", action="store_true", help="all keys as the text of docs/keys.md")
     explain.set_defaults(run=_explain, takes_overrides=False)
 
 
 def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
-    # What discovery has to say stands in the reports.
-    logging.getLogger("niftynet_compat").setLevel(logging.ERROR)
     if arguments.write is not None and arguments.write.is_file():
         raise InputError(f"--write {arguments.write} is a file, but takes a folder; name the INI files before --write")
     named = set(arguments.paths)
     files = [(path, below) for path, below in ini_files(arguments.paths) if path in named or not is_cleaned(path)]
     if not files:
         raise InputError(f"{', '.join(map(str, arguments.paths))}: no .ini file there or in folders below")
-    reports = [migrate_file(path, arguments.app) for path, _ in files]
+    with _without_warnings():
+        reports = [migrate_file(path, arguments.app) for path, _ in files]
     code = max(report.exit_code for report in reports)
     written = [_written(report, below, arguments) for report, (_, below) in zip(reports, files, strict=True)]
     if arguments.json:
@@ -72,6 +74,18 @@ def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         print(report_text(report, everything=not arguments.brief), *([f"  {note}"] if note else []), "", sep="\n")
     print(summary_text(reports))
     return code
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps discovery from logging what the reports say."""
+    logger = logging.getLogger("niftynet_compat")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _written(report: Migration, below: Path, arguments: argparse.Namespace) -> str:
@@ -96,5 +110,7 @@ def _show(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _explain(arguments: argparse.Namespace, words: Sequence[str]) -> int:
-    print(explain_key(arguments.key))
+    if arguments.key is None and not arguments.markdown:
+        raise InputError("no key given: pimms-tf config explain KEY")
+    print(keys_markdown().rstrip() if arguments.markdown else explain_key(arguments.key))
     return 0

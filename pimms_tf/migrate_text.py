@@ -15,8 +15,9 @@ def report_text(report: Migration, everything: bool = True) -> str:
     lines = [f"{report.path}: {_STATES[report.exit_code]}"]
     if report.application:
         lines += [f"  task     {report.application}", f"  network  {report.network}"]
-    placed = {f"{key.sentence}" for key in report.keys}
-    lines += _block("does not load", [text for text in map(_first_line, report.mistakes) if text not in placed])
+    placed = [key.sentence for key in report.keys if key.stops]
+    unplaced = [text for text in report.mistakes if not any(sentence in text for sentence in placed)]
+    lines += _block("does not load", [line for text in unplaced for line in text.splitlines()])
     lines += _block("cannot run as it is", [f"pimms-tf {verb}: {why}" for verb, why in report.blocked])
     lines += _block("NiftyNet 0.6 would stop at it", report.original)
     if report.join is not None:
@@ -33,7 +34,7 @@ def report_text(report: Migration, everything: bool = True) -> str:
         group = [key for key in rest if chosen(key)]
         rest = [key for key in rest if not chosen(key)]
         if group and (everything or title != "honoured"):
-            lines += _block(title, [_key_line(key) for key in group])
+            lines += _block(title, _key_lines(group))
         elif group:
             lines.append(f"  honoured: {len(group)} keys")
     return "\n".join(lines)
@@ -89,12 +90,18 @@ def _block(title: str, texts: Iterable[str]) -> list[str]:
     return [f"  {title}", *(f"    {text}" for text in texts)] if texts else []
 
 
-def _key_line(key: KeyStatus) -> str:
-    line = f"line {key.line}: " if key.line else ""
-    place = f"[{key.section}] " if key.section else ""
-    setting = f"{key.key} = {key.text}".rstrip() if key.line and key.key else key.key
-    return f"{line}{place}{setting} — {key.sentence}" if setting else f"{line}{place}{key.sentence}"
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else text
+def _key_lines(keys: Sequence[KeyStatus]) -> list[str]:
+    """One line per key, but one for all keys of one name, value and sentence, as input sections have them."""
+    alike: dict[tuple[str, str, str], list[KeyStatus]] = {}
+    for key in keys:
+        alike.setdefault((key.key, key.text, key.sentence), []).append(key)
+    lines = []
+    for (name, text, sentence), group in alike.items():
+        numbers = [str(key.line) for key in group if key.line]
+        line = f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}: " if numbers else ""
+        place = " ".join(f"[{key.section}]" for key in group if key.section)
+        setting = f"{name} = {text}".rstrip() if numbers and name else name
+        lines.append(
+            " ".join(part for part in (f"{line}{place}".rstrip(), setting, "—" if setting else "", sentence) if part)
+        )
+    return lines

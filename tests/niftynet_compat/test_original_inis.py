@@ -270,12 +270,12 @@ CASES = [
     Case(
         "train_modality_classifier",
         classifier_2d("32", "0.001", "1e-4", window="(100,100,0)"),
-        *("input", "label", SLICE, 32, 1e-3, "modality_classifier", 0, "knows only window_sampling = resize"),
+        *("input", "label", SLICE, 32, 1e-3, "modality_classifier", 1, "knows only window_sampling = resize"),
     ),
     Case(
         "train_modality_classifier_new",
         classifier_2d("32", "0.0003", "1e-5", more="with_bn = True", start="-1"),
-        *("input", "label", SLICE, 32, 3e-4, "modality_classifier", 0, "with_bn of [NETWORK]"),
+        *("input", "label", SLICE, 32, 3e-4, "modality_classifier", 1, "with_bn of [NETWORK]"),
     ),
     Case(
         "train_3D_HeMIS",
@@ -308,12 +308,12 @@ CASES = [
             unused=source("Parcellation", "(80,80,80)"),
             train=f"{VALIDATION}\nexclude_fraction_for_inference=0.8",
         ),
-        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 0, "singletask_pimms_3d cannot"),
+        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
     ),
     Case(
         "train_3D_HeMIS_single_task_BRATS",
         three_d("T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "1", "0.001", "4", iw="(100,100,100)"),
-        *("T1,T1c,T2,Flair", "label", CUBE, 1, 1e-3, "pimms_online", 0, "singletask_pimms_3d cannot"),
+        *("T1,T1c,T2,Flair", "label", CUBE, 1, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
     ),
     Case(
         "train_3D_HeMIS_single_task_Lesions",
@@ -325,22 +325,22 @@ CASES = [
             start="-1",
             infer="output_prob=True\ninference_iter = 86800",
         ),
-        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 0, "starting_iter = -1"),
+        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = -1"),
     ),
     Case(
         "train_IDENTITY_3D_HeMIS_single_task_BRATS",
         three_d("T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "2", "0.1", "4", decay="1e-4", start="-1"),
-        *("T1,T1c,T2,Flair", "label", CUBE, 2, 0.1, "pimms_online", 0, "singletask_pimms_3d cannot"),
+        *("T1,T1c,T2,Flair", "label", CUBE, 2, 0.1, "pimms_online", 1, "singletask_pimms_3d cannot"),
     ),
     Case(
         "train_IDENTITY_3D_HeMIS_single_task_Lesions",
         three_d("T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3", start="22000"),
-        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 0, "starting_iter = 22000"),
+        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = 22000"),
     ),
     Case(
         "train_IDENTITY_BAD_1",
         three_d("T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3").replace("= T1_", "= T2_"),
-        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 0, "singletask_pimms_3d cannot"),
+        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
     ),
     Case(
         "train_MIDL_3D_HeMIS_parcellation_lesions",

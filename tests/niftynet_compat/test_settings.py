@@ -110,7 +110,7 @@ def test_every_key_of_every_section_survives_with_a_value_that_is_not_its_defaul
             else:
                 value = {
                     ini.to_bool: str(not spec.default),
-                    ini.to_float: "0.125",
+                    ini.to_float: str((spec.low or 0) + 0.125),
                     ini.to_int: "3" if spec.default != 3 and spec.high != 1 else "1",
                 }.get(
                     spec.parse,
