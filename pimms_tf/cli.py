@@ -16,7 +16,8 @@ from niftynet_compat.console import RunLog, is_ours
 from pimms_tf import __version__, journal
 from pimms_tf.errors import InputError
 from pimms_tf.migrate_cli import add_verbs
-from pimms_tf.progress import StopSignals, progress
+from pimms_tf.progress import StopSignals, counting, progress
+from pimms_tf.sharding import read_shard, write_batch_script
 
 QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _USER_ERROR = 2
@@ -103,6 +104,20 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = verb(name, run, text)
         sub.add_argument("--subsets", action="store_true", help="every non-empty subset of the modalities in turn")
+        if name == "inference":
+            sub.add_argument("--resume", action="store_true", help="pass over subjects that are done already")
+            part = sub.add_mutually_exclusive_group()
+            part.add_argument("--shard", metavar="I/N", help="one of N parts of the subjects; slurm: by array task")
+            part.add_argument("--merge", type=int, metavar="N", help="write the lists of a cohort done in N shards")
+    sub = verb("slurm", _slurm, "write the batch script that runs an inference in shards on a Slurm cluster")
+    sub.add_argument("--shards", type=int, default=8, metavar="N", help="tasks of the array; default: 8")
+    sub.add_argument("--output", type=Path, default=Path("run.sbatch"), metavar="FILE", help="default: run.sbatch")
+    sub.add_argument("--subsets", action="store_true", help="every non-empty subset of the modalities in turn")
+    sub = verb("check", _check, "say what an action would find, miss and cost, without writing anything")
+    actions = ("train", "inference", "evaluation")
+    sub.add_argument("--action", choices=actions, default="train", help="what is to be run; default: train")
+    sub.add_argument("--fast", action="store_true", help="read headers only and take no steps with the network")
+    sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     sub = verb("export", _export, "write a trained network as a SavedModel for TensorFlow Serving")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of numbered versions")
     sub.add_argument("--model_version", type=int, metavar="N", help="its number; default: the next free one")
@@ -193,7 +208,7 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
 
     stop = StopSignals()
     with journal.application(config), stop, progress(config.training.max_iter) as report:
-        reason = run.train(config, journal.also(report, config), stop.requested)
+        reason = run.train(config, journal.also(report, config), stop.requested, report.prepared)
     if reason != "interrupted":
         return 0
     logging.getLogger(__name__).warning("stopped; --starting_iter -1 goes on from here")
@@ -204,8 +219,22 @@ def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
     config = _config(arguments, words, "inference")
     run = import_run()
 
+    if arguments.merge is not None:
+        run.merge(config, arguments.merge)
+        return 0
+    shard = None if arguments.shard is None else read_shard(arguments.shard)
     with journal.application(config):
-        run.inference(config)
+        run.inference(config, shard, arguments.resume)
+    return 0
+
+
+def _slurm(arguments: argparse.Namespace, words: list[str]) -> int:
+    _config(arguments, words, "inference")
+    asked = ["--subsets"] if arguments.subsets else []
+    app = ["-a", arguments.app] if arguments.app else []
+    command = ["pimms-tf", "inference", str(arguments.conf), *app, *asked, *words]
+    write_batch_script(arguments.output, command, Path.cwd(), arguments.shards)
+    print(f"Saved {arguments.output}; its first lines say how to use it")
     return 0
 
 
@@ -217,6 +246,18 @@ def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:
         summary = run.evaluation(config)
     print(summary)
     return 0
+
+
+def _check(arguments: argparse.Namespace, words: list[str]) -> int:
+    from pimms_tf.check import check_config
+
+    if arguments.conf is None:
+        raise InputError("no configuration file given: pimms-tf check CONFIG.ini")
+    report = check_config(
+        arguments.conf, words, arguments.app, arguments.action, arguments.fast, counting("files read"), import_run
+    )
+    print(report.json() if arguments.json else report.text())
+    return report.exit_code
 
 
 def _export(arguments: argparse.Namespace, words: list[str]) -> int:

@@ -1,8 +1,7 @@
-"""Inference of a cohort: settings → subjects → masks, lists and scores on disk."""
+"""Settings and a network → what it says of one subject, in inference, validation and pictures of training."""
 
 import logging
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,124 +9,25 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from niftynet_compat import Config, ConfigError, SubjectFiles, read_split
-from pimms_tf import cohort, journal, settings
-from pimms_tf.data.images import Image, write_image
-from pimms_tf.data.intensity import LabelMapping, unmap_labels
+from niftynet_compat import Config, ConfigError, SubjectFiles
+from pimms_tf import settings
+from pimms_tf.data.images import Image
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore
 from pimms_tf.data.visits import SubjectCache
-from pimms_tf.data.windows import check_border, resize_window
-from pimms_tf.evaluation import confusion_matrix, dice, modality_subsets
-from pimms_tf.inference import (
-    ResultFolder,
-    image_name,
-    label_scores,
-    modality_scores,
-    orthogonal_slices,
-    segment,
-    subset_folder,
-    write_class_table,
-)
+from pimms_tf.data.windows import resize_window
+from pimms_tf.evaluation import confusion_matrix, dice
+from pimms_tf.inference import label_scores, modality_scores, orthogonal_slices, segment
+from pimms_tf.inference.segmentation import axis_across
+from pimms_tf.inference.slices import logits_beyond, reach_of, segment_slices
 from pimms_tf.models import PIMMS
-from pimms_tf.task import Task, border_of, check_arrangement, task_of, window_of
-from pimms_tf.trained import trained_model
+from pimms_tf.task import Task, border_of, check_arrangement, window_of
 from pimms_tf.training import Metrics
 
 log = logging.getLogger(__name__)
 
-
-def inference(config: Config) -> None:
-    """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
-
-    With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
-    name below `save_seg_dir`. Models that need no labels then get the scans unlabelled and in shuffled order.
-
-    Raises:
-        ConfigError, InputError: a mistake in the configuration or the data.
-    """
-    task = task_of(config)
-    settings.prepare_machine(config)
-    window = settings.window_of(config, "inference")
-    border = settings.border_of(config, window)
-    if config.network.window_sampling != "resize":
-        check_border([size if size > 0 else 2**31 for size in window], border)
-    if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
-        raise ConfigError(
-            f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
-        )
-    if len(task.scans) > 1:
-        check_arrangement(config, len(task.scans))
-    codes = None
-    if task.variant != "classifier" and config.task.label_normalisation:
-        settings.require_section(config, task.label, "label")
-        codes = cohort.label_codes(config, task.label)
-    found = cohort.find_cohort(config, task, needs_label=False)
-    subjects = cohort.task_subjects(config, task, False, found)
-    chosen = _subjects_to_infer(config, subjects)
-    loader = cohort.subject_loader(config, task, needs_label=False)
-    cohort.check_subjects(loader, chosen, None)
-    loader = cohort.with_mappings(loader, config, task)
-    model = trained_model(config, task)
-    settings.write_settings(config)
-    journal.inference_starts(config, journal.files_by_section(found.files), chosen)
-    done = journal.batch_reporter()
-    network = Network(model, done)
-    subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
-    outputs = {subset: ResultFolder(subset_folder(config.save_seg_dir, subset), task.modalities) for subset in subsets}
-    form = config.pimms.output_names or "niftynet05"
-    for number, files in enumerate(chosen, start=1):
-        order, subject = arranged(config, loader.load(cohort.scan_files(files, task), files.subject_id))
-        if not subject.valid.any():
-            log.warning("subject %s has no scan but those of idxs_to_drop and is left out", files.subject_id)
-            continue
-        for subset, output in outputs.items():
-            shown = _shown(subject, subset, task, config.pimms.seed)
-            if shown is None:
-                continue
-            slots, part = shown
-            journal.grid_sampling(part.scans.shape, window)
-            names = _scan_names(task, files, [order[slot] for slot in slots])
-            began = time.perf_counter()
-            answer = segmented(
-                config,
-                task,
-                network,
-                part,
-                window,
-                border,
-                probabilities=config.task.output_prob,
-                order=config.inference.output_interp_order,
-                fill=config.inference.fill_constant,
-            )
-            path = None
-            if answer.image is None:
-                done(time.perf_counter() - began)
-            if answer.image is not None:
-                if not subset:
-                    _warn_of_doubles(task, part, names, answer.scores)
-                path = output.folder / image_name(files.subject_id, config.inference.output_postfix, form)
-                write_image(_in_codes(answer.image, None if config.task.output_prob else codes), path)
-            elif form == "niftynet06":
-                postfix, every = config.inference.output_postfix, config.task.output_prob
-                path = write_class_table(output.folder, files.subject_id, postfix, answer.scores, part.valid, every)
-            if path is not None:
-                journal.say("Saved %s", path)
-            output.add(files.subject_id, path, names, answer.scores, part.valid)
-        log.info("%d of %d: %s", number, len(chosen), files.subject_id)
-    for output in outputs.values():
-        if output.num_scans:
-            log.info("Saved %s", output.folder)
-    journal.say("stopping -- event handler: OutputInterpreter.")
-
-
-def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
-    split = read_split(config.split_file) if config.split_file.is_file() else None
-    phase = config.inference.dataset_to_infer
-    chosen = cohort.subjects_in_phase(subjects, split, phase, config)
-    why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"
-    origin = config.split_file if split is not None else "no split file"
-    log.info("%d of %d subjects (%s; %s)", len(chosen), len(subjects), why, origin)
-    return chosen
+# Voxels of whole slices that go to the network at once. Each takes about 2.6 kB with three modalities: a slice or two
+# fill the cores of a CPU, and more would only fill its memory; a GPU wants more.
+_VOXELS_PER_CALL = {"CPU": 2**16, "GPU": 2**20}
 
 
 class Network:
@@ -142,17 +42,63 @@ class Network:
         def predict(scans, scores, valid):
             return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
 
-        self._classify, self._predict, self._done = classify, predict, done
+        # Crops have all sorts of sizes, so this one is traced for all of them at once.
+        crops, scores = tf.TensorSpec((None,) * 4), tf.TensorSpec((None, None, model.num_modalities))
+
+        @tf.function(input_signature=(crops, scores, tf.TensorSpec((None, None), tf.bool)))
+        def predict_beyond(scans, scores, valid):
+            return logits_beyond(model, scans, scores, valid)
+
+        self._classify, self._predict, self._predict_beyond, self._done = classify, predict, predict_beyond, done
+        self._model = model
 
     def classify(self, scans: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return self._classify(tf.constant(scans), tf.constant(valid)).numpy()
 
     def predict(self, scans: np.ndarray, scores: np.ndarray | None, valid: np.ndarray) -> np.ndarray:
         given = None if scores is None else tf.constant(scores)
+        return self._timed(lambda: self._predict(tf.constant(scans), given, tf.constant(valid)))
+
+    def segment_slices(self, subject: Subject, scores: np.ndarray, **others) -> Image:
+        """As `inference.slices.segment_slices`, with this network and no more voxels at once than its device likes."""
+        device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        voxels = _VOXELS_PER_CALL[device]
+        return segment_slices(self._beyond, reach_of(self._model), subject, scores, voxels, **others)
+
+    def _beyond(self, scans: np.ndarray, scores: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        return self._timed(lambda: self._predict_beyond(*map(tf.constant, (scans, scores, valid))))
+
+    def _timed(self, call: Callable[[], tf.Tensor]) -> np.ndarray:
         began = time.perf_counter()
-        answer = self._predict(tf.constant(scans), given, tf.constant(valid)).numpy()
+        answer = call().numpy()
         self._done(time.perf_counter() - began)
         return answer
+
+
+def takes_slices(config: Config, task: Task) -> bool:
+    """Whether volumes are segmented by whole slices, as `[PIMMS] inference_mode` says, rather than by windows.
+
+    "auto" takes slices wherever it can, but windows with the preset niftynet2018, which is there to give what the
+    released code gave, seams and zero-padded edges included.
+
+    Raises:
+        ConfigError: slices are asked for, but something else in the configuration can only be done with windows.
+    """
+    asked = config.pimms.inference_mode
+    if asked == "windows" or task.variant == "classifier":
+        return False
+    obstacles = {
+        "spatial_rank = 3": config.pimms.spatial_rank == 3,
+        "window_sampling = resize": config.network.window_sampling == "resize",
+        "classifier_scope = window": config.pimms.classifier_scope == "window" and task.variant != "hemis",
+        "mask_scope = batch": task.choices["mask_scope"] == "batch",
+    }
+    obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
+    if asked == "slices" and obstacle is not None:
+        raise ConfigError(
+            f"{config.path}: inference_mode = slices in [PIMMS] cannot be had with {obstacle}; take windows, or auto"
+        )
+    return obstacle is None and (asked == "slices" or config.pimms.preset != "niftynet2018")
 
 
 class _Answer(NamedTuple):
@@ -174,12 +120,21 @@ def segmented(
     order: int = 0,
     fill: float = 0.0,
 ) -> _Answer:
-    """Scores and segmentation of a subject; with window_sampling = resize of its slices zoomed to the window."""
+    """Scores and segmentation of a subject, by whole slices where `takes_slices`, else by windows.
+
+    With window_sampling = resize it is segmented in slices zoomed to the window.
+    """
     resizes, rank = config.network.window_sampling == "resize", config.pimms.spatial_rank
     seen = settings.resized(subject, window) if resizes else subject
     scores = _scores(config, task, network, seen)
     if task.variant == "classifier":
         return _Answer(scores, None)
+    if takes_slices(config, task):
+        lengths = zip(window, subject.scans.shape, strict=False)
+        axis = axis_across(tuple(size if size > 0 else n for size, n in lengths), window)
+        return _Answer(
+            scores, network.segment_slices(subject, scores, axis=axis, probabilities=probabilities, order=order)
+        )
     per_window = config.pimms.classifier_scope == "window" and task.variant != "hemis"
     given, batch_size = None if per_window else scores, config.network.batch_size
     if not resizes:
@@ -217,34 +172,6 @@ def _scores(config: Config, task: Task, network: Network, subject: Subject) -> n
     )
 
 
-def _warn_of_doubles(task: Task, subject: Subject, names: Sequence[str], scores: np.ndarray) -> None:
-    """Scans of one modality add up in the paper's mixture, to intensities that no network has seen in training."""
-    if task.choices["attention_normalise"] != "none":
-        return
-    best = {scan: int(np.argmax(scores[scan])) for scan in np.flatnonzero(subject.valid) if scores[scan].any()}
-    for modality in sorted(set(best.values()) - ({0} if task.null_class else set())):
-        same = [names[scan] for scan in best if best[scan] == modality]
-        if len(same) > 1:
-            log.warning(
-                "subject %s: %s are all taken for %s and add up, which its segmentation may not survive; give one of "
-                "them, or train with [PIMMS] attention_normalise = sum",
-                subject.subject_id,
-                ", ".join(same),
-                task.modalities[modality],
-            )
-
-
-def _scan_names(task: Task, files: SubjectFiles, scans: Sequence[int]) -> list[str]:
-    """The file names of these scans, "" for absent ones; several scans of one file are numbered."""
-    if len(task.scans) == 1 and len(scans) > 1:
-        return [f"{files.images[task.scans[0]].name}[{scan}]" for scan in scans]
-    return [files.images[task.scans[scan]].name if task.scans[scan] in files.images else "" for scan in scans]
-
-
-def _in_codes(image: Image, codes: LabelMapping | None) -> Image:
-    return image if codes is None else replace(image, data=unmap_labels(image.data, codes))
-
-
 def arranged(config: Config, subject: Subject) -> tuple[list[int], Subject]:
     """The subject with the scans of `idxs_to_drop` absent and the others in the order of `permuted_indices`.
 
@@ -262,30 +189,6 @@ def arranged(config: Config, subject: Subject) -> tuple[list[int], Subject]:
     order = list(order or range(num_scans))
     valid = subject.valid & ~np.isin(np.arange(num_scans), drop)
     return order, replace(subject, scans=(subject.scans * valid)[..., order], valid=valid[order])
-
-
-def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> tuple[list[int], Subject] | None:
-    """The subject with the scans of these modalities alone, and their slots; None where it has none of them.
-
-    Without a subset it is the subject as it is. A model that needs no labels gets a subset's scans in an order drawn
-    per subject, and no labels, so that nothing but the images can tell them apart.
-    """
-    num_scans = len(subject.valid)
-    if not subset:
-        return list(range(num_scans)), subject
-    wanted = {task.modalities.index(name) for name in subset}
-    scans = [scan for scan in range(num_scans) if subject.valid[scan] and subject.modality[scan] in wanted]
-    if {int(subject.modality[scan]) for scan in scans} != wanted:
-        log.warning("subject %s has not all of %s and is left out there", subject.subject_id, "+".join(subset))
-        return None
-    if task.variant == "hemis":
-        order, modality = scans, subject.modality[scans]
-    else:
-        rng = np.random.default_rng((seed, zlib.crc32(f"{subject.subject_id}+{'+'.join(subset)}".encode())))
-        order = [scans[place] for place in rng.permutation(len(scans))]
-        modality = np.full(len(order), -1, np.int32)
-    part = replace(subject, scans=subject.scans[..., order], valid=subject.valid[order], modality=modality)
-    return order, part
 
 
 def previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, files: SubjectFiles):

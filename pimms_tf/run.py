@@ -11,22 +11,26 @@ import tensorflow as tf
 
 from niftynet_compat import Config, ConfigError, ModelDir, Phase, SubjectFiles, ini_text, write_split
 from pimms_tf import cohort, journal, settings
+from pimms_tf.data.cache import CachedLoader, Prepared
 from pimms_tf.data.pipeline import Batch
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation.results import some_of
 from pimms_tf.files import replacing
 from pimms_tf.inference import ExportInfo, export_saved_model, verify_export
-from pimms_tf.predicting import inference, previewer, whole_volume_validation
+from pimms_tf.inferring import inference, merge
+from pimms_tf.predicting import previewer, whole_volume_validation
 from pimms_tf.scoring import evaluation
 from pimms_tf.task import Task, task_of
 from pimms_tf.trained import trained_model, warm_start
 from pimms_tf.training import (
     Checkpoints,
     Intervals,
+    LossScale,
     Metrics,
     Report,
     Schedule,
     TrainingState,
+    devices,
     exponential_decay,
     make_train_step,
     make_validation_step,
@@ -36,15 +40,23 @@ from pimms_tf.training import (
 from pimms_tf.training import train as run_loop
 from pimms_tf.watched import WatchedBatches
 
-__all__ = ["evaluation", "export", "inference", "train"]
+__all__ = ["evaluation", "export", "inference", "merge", "train"]
 
 log = logging.getLogger(__name__)
 
+_HERE = np.zeros(1, np.int32)  # what workers tell each other who only wait
 _NO_CLASSIFIER = r"^(?!.*/classifier/)"  # paths of variables that are not the classifier's
 
 
-def train(config: Config, report: Callable[[Report], None], stopped: Callable[[], bool]) -> str:
+def train(
+    config: Config,
+    report: Callable[[Report], None],
+    stopped: Callable[[], bool],
+    prepared: Callable[[Prepared], None] | None = None,
+) -> str:
     """Trains as the configuration says; returns "finished", "early" or "interrupted".
+
+    `prepared` is called, by any thread, whenever one more subject is ready to be cut into windows.
 
     Raises:
         ConfigError, InputError: a mistake in the configuration or the data.
@@ -57,6 +69,22 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     settings.check_sampler(config, task)
     window = settings.window_of(config, "training")
     settings.prepare_machine(config)
+    strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))
+    with devices.watched(strategy, config.pimms.worker_timeout):
+        return _train(config, task, window, strategy, report, stopped, prepared)
+
+
+def _train(
+    config: Config,
+    task: Task,
+    window: Sequence[int],
+    strategy: tf.distribute.Strategy,
+    report: Callable[[Report], None],
+    stopped: Callable[[], bool],
+    prepared: Callable[[Prepared], None] | None,
+) -> str:
+    segments, chief = task.variant != "classifier", devices.is_chief(strategy)
+    everyone = devices.over_workers(strategy)
     folder = ModelDir(config.model_dir)
     start = folder.resolve(config.training.starting_iter)
     resumes = config.training.starting_iter != 0
@@ -87,40 +115,49 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     loader = cohort.subject_loader(config, task, needs_label=segments)
     used = [*parts[Phase.TRAINING], *parts[Phase.VALIDATION]]
     cohort.check_subjects(loader, used, None if config.network.window_sampling == "resize" else window)
-    # From here on files are written.
-    folder.prepare("train")
-    journal.begin(config)
-    searched = journal.files_by_section(found.files)
-    journal.write_lists(config, searched)
-    journal.subjects(config, searched, phases)
-    journal.training_starts(config, parts)
-    if phases is not None and not config.split_file.is_file():
-        write_split(config.split_file, phases)
+    # From here on files are written, by the chief alone; who works with it reads what it has learnt from the subjects.
+    if chief:
+        folder.prepare("train")
+        journal.begin(config)
+        searched = journal.files_by_section(found.files)
+        journal.write_lists(config, searched)
+        journal.subjects(config, searched, phases)
+        journal.training_starts(config, parts)
+        if phases is not None and not config.split_file.is_file():
+            write_split(config.split_file, phases)
+    else:
+        everyone(_HERE)
     loader = cohort.with_mappings(loader, config, task, learn_from=parts[Phase.TRAINING])
     journal.mappings_ready(config, None if loader.label_mapping is None else loader.label_mapping.target)
-    settings.write_settings(config)
-    with replacing(folder.root / "settings_training.ini") as temporary:
-        temporary.write_text(ini_text(config), encoding="utf-8")
+    loader = cohort.cached(loader, config, len(used), prepared)
+    if chief:
+        settings.write_settings(config)
+        with replacing(folder.root / "settings_training.ini") as temporary:
+            temporary.write_text(ini_text(config), encoding="utf-8")
+        everyone(_HERE)
 
     keras.utils.set_random_seed(config.pimms.seed)
-    strategy = tf.distribute.get_strategy()
     with strategy.scope():
         model = settings.network(task)
         freeze = config.training.vars_to_freeze
         state = new_state(model, config.training.optimiser, config.training.lr, freeze)
+    devices.set_precision(model, config.pimms.precision)
     checkpoints = Checkpoints(
-        folder.checkpoints, model, state.optimizer, state.iteration, config.training.max_checkpoints
+        folder.checkpoints, model, state.optimizer, state.iteration, config.training.max_checkpoints, writes=chief
     )
+    journal.network_built(config, len(parts[Phase.TRAINING]), is_new=not resumes)
     if resumes:
         checkpoints.restore(start, config.training.vars_to_restore)
         state.iteration.assign(start)
     else:
         warm_start(config, model)
-    journal.network_built(config, len(parts[Phase.TRAINING]), folder.checkpoint(start) if resumes else None)
-    step = train_step(config, task, state)
-    batches = settings.training_windows(config, task, loader, parts[Phase.TRAINING], int(state.iteration.numpy()))
+    devices.check_equal_start(strategy, model, int(state.iteration.numpy()))
+    step = train_step(config, task, state, strategy)
+    # What a step learns from; each process makes its own rows of it.
+    whole = _whole_batch(config, strategy)
+    batches = settings.training_windows(whole, task, loader, parts[Phase.TRAINING], int(state.iteration.numpy()))
+    batches = batches.rows(*devices.rows_here(strategy, config.network.batch_size))
     watched = WatchedBatches(batches, task.num_classes if segments else 0)
-    logs = folder.logs(resume=resumes)
     early = config.pimms.early_stopping
     intervals = Intervals(
         summary=config.training.tensorboard_every_n,
@@ -128,10 +165,10 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
         save=config.training.save_every_n,
         patience=config.training.patience if early else 0,
     )
-    best = Checkpoints(folder.checkpoints / "best", model, state.optimizer, state.iteration, max_to_keep=2)
+    best = Checkpoints(folder.checkpoints / "best", model, state.optimizer, state.iteration, 2, writes=chief)
     trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     log.info("%s: %s trainable parameters", config.network.name, f"{trainable:,}")
-    epoch = len(parts[Phase.TRAINING]) * config.training.sample_per_volume / config.network.batch_size
+    epoch = len(parts[Phase.TRAINING]) * config.training.sample_per_volume / whole.network.batch_size
     log.info(
         "max_iter = %d: %.1f epochs of %.1f iterations",
         config.training.max_iter,
@@ -140,37 +177,61 @@ def train(config: Config, report: Callable[[Report], None], stopped: Callable[[]
     )
     if start >= config.training.max_iter:
         log.warning("iteration %d of max_iter = %d is there already; raise it", start, config.training.max_iter)
+    writer, validation_writer = _writers(folder, resumes) if chief else [tf.summary.create_noop_writer()] * 2
+    pictured = previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0])
     reason = run_loop(
         state,
         step,
         watched,
-        _validation(config, task, loader, state, parts[Phase.VALIDATION]),
+        _validation(config, task, loader, state, parts[Phase.VALIDATION], strategy),
         checkpoints,
-        tf.summary.create_file_writer(str(logs / "training")),
+        writer,
         intervals,
         config.training.max_iter,
-        validation_writer=tf.summary.create_file_writer(str(logs / "validation")),
+        validation_writer=validation_writer,
         best=best,
-        report=watched.watching(report),
-        stopped=stopped,
-        preview=previewer(config, task, loader, model, (parts[Phase.VALIDATION] or parts[Phase.TRAINING])[0]),
+        report=watched.watching(report if chief else lambda done: None),
+        stopped=devices.agreed(strategy, stopped),
+        preview=pictured if chief else lambda: None,
         subjects_in=lambda iteration: some_of(
             parts[Phase.TRAINING][place].subject_id for place in batches.subjects_of(iteration - 1)
         ),
     )
     watched.say_times()
+    everyone(_HERE)  # who leaves before the last file is written would be taken for dead
+    if isinstance(loader, CachedLoader):
+        loader.close()
     return reason
 
 
-def train_step(config: Config, task: Task, state: TrainingState) -> Callable[[Batch], Metrics]:
+def _num_gpus(config: Config) -> int | None:
+    """How many GPUs the user asks for, None without such a wish."""
+    return None if config.origin("SYSTEM", "num_gpus") == "default" else config.system.num_gpus
+
+
+def _whole_batch(config: Config, strategy: tf.distribute.Strategy) -> Config:
+    """The configuration with the batch size of all replicas together."""
+    num = strategy.num_replicas_in_sync
+    return replace(config, network=replace(config.network, batch_size=num * config.network.batch_size))
+
+
+def _writers(folder: ModelDir, resumes: bool) -> list[tf.summary.SummaryWriter]:
+    logs = folder.logs(resume=resumes)
+    return [tf.summary.create_file_writer(str(logs / name)) for name in ("training", "validation")]
+
+
+def train_step(
+    config: Config, task: Task, state: TrainingState, strategy: tf.distribute.Strategy | None = None
+) -> Callable[[Batch], Metrics]:
     """What learns from one batch; with `curriculum_learning_iter` the first iterations train the classifier alone."""
     loss, objective = settings.objective_of(config, task)
     schedules = _modality_weight(config), exponential_decay(config.pimms.lr_decay, config.training.lr)
-    strategy, first = tf.distribute.get_strategy(), config.training.curriculum_learning_iter
+    strategy, first = strategy or tf.distribute.get_strategy(), config.training.curriculum_learning_iter
+    scale = LossScale() if config.pimms.precision == "mixed_float16" else None
 
     def step_without(freeze: str) -> Callable[[Batch], Metrics]:
         weight, learning_rate = schedules
-        return make_train_step(state, loss, weight, strategy, replace(objective, freeze=freeze), learning_rate)
+        return make_train_step(state, loss, weight, strategy, replace(objective, freeze=freeze), learning_rate, scale)
 
     step = step_without(objective.freeze)
     if first <= 0:
@@ -188,15 +249,22 @@ def train_step(config: Config, task: Task, state: TrainingState) -> Callable[[Ba
 
 
 def _validation(
-    config: Config, task: Task, loader: SubjectLoader, state: TrainingState, subjects: Sequence[SubjectFiles]
+    config: Config,
+    task: Task,
+    loader: SubjectLoader,
+    state: TrainingState,
+    subjects: Sequence[SubjectFiles],
+    strategy: tf.distribute.Strategy,
 ) -> Callable[[], Metrics | None]:
     """One pass over the validation subjects: windows of them, or with do_whole_volume_validation all of each."""
     if config.training.do_whole_volume_validation:
-        return whole_volume_validation(config, task, loader, state.model, subjects)
+        validate = whole_volume_validation(config, task, loader, state.model, subjects)
+        return lambda: Metrics(*devices.as_chief(strategy, validate())) if subjects else None
     loss, objective = settings.objective_of(config, task)
-    strategy = tf.distribute.get_strategy()
     check = make_validation_step(state, loss, _modality_weight(config), strategy, objective)
-    held_out = settings.validation_windows(config, task, loader, subjects)
+    held_out = settings.validation_windows(_whole_batch(config, strategy), task, loader, subjects)
+    if subjects:
+        held_out = held_out.rows(*devices.rows_here(strategy, config.network.batch_size))
     return lambda: mean_metrics(check(batch) for batch in held_out)
 
 

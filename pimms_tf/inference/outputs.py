@@ -2,51 +2,64 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from pimms_tf.files import replacing
+from pimms_tf.inference.records import Record
 
 
 @dataclass
 class ResultFolder:
-    """A folder of segmentations with its two tables, which are complete after every subject.
+    """A folder of segmentations with its two tables.
 
     `inferred.csv` has lines `subject,absolute path` without a header, which NiftyNet writes, and reads as a `csv_file`.
-    `modality_scores.csv` has a line per scan: subject, file, the score of each modality, and the best one.
+    `modality_scores.csv` has a line per scan: subject, file, the score of each modality, and the best one. `part` is
+    put before the `.csv` of both, for tables of a part of the subjects.
     """
 
     folder: Path
     modalities: tuple[str, ...]
-    _inferred: list[tuple[str, ...]] = field(default_factory=list)
-    _scores: list[tuple[str, ...]] = field(default_factory=list)
+    part: str = ""
+    _taken: list[Record] = field(default_factory=list)
 
     @property
     def num_scans(self) -> int:
         """How many scans have been noted."""
-        return len(self._scores)
+        return sum(len(record.scores) for record in self._taken)
 
-    def add(
-        self, subject_id: str, path: Path | None, scan_names: list[str], scores: np.ndarray, valid: np.ndarray
-    ) -> None:
-        """Notes one subject and rewrites the tables.
+    def rows(
+        self, subject_id: str, scan_names: Sequence[str], scores: np.ndarray, valid: np.ndarray
+    ) -> tuple[tuple[str, ...], ...]:
+        """Returns the lines of `modality_scores.csv` of one subject.
 
         Args:
-            path: its segmentation or table of classes, None where there is neither.
             scan_names: the file name of each scan.
             scores: (scan, modality); rows of absent scans are passed over by `valid` (scan,).
         """
-        if path is not None:
-            self._inferred.append((subject_id, str(path.resolve())))
-            _write_rows(self.folder / "inferred.csv", self._inferred)
-        for name, row, present in zip(scan_names, scores, valid, strict=True):
-            if present:
-                best = self.modalities[int(np.argmax(row))]
-                self._scores.append((subject_id, name, *(f"{score:.6f}" for score in row), best))
+        scans = zip(scan_names, scores, valid, strict=True)
+        return tuple(
+            (subject_id, name, *(f"{score:.6f}" for score in row), self.modalities[int(np.argmax(row))])
+            for name, row, present in scans
+            if present
+        )
+
+    def take(self, record: Record) -> None:
+        """Notes one subject, to be listed after those before it."""
+        self._taken.append(record)
+
+    def write(self) -> None:
+        """Writes the tables of all subjects noted so far; no table without lines."""
+        results = [(each.subject_id, str((self.folder / each.result).resolve())) for each in self._taken if each.result]
+        if results:
+            _write_rows(self.folder / f"inferred{self.part}.csv", results)
         header = ("subject_id", "scan", *self.modalities, "best")
-        _write_rows(self.folder / "modality_scores.csv", [header, *self._scores])
+        rows = [row for record in self._taken for row in record.scores]
+        if rows:
+            _write_rows(self.folder / f"modality_scores{self.part}.csv", [header, *rows])
 
 
 def image_name(subject_id: str, postfix: str, form: str = "niftynet05") -> str:

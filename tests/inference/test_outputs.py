@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from pimms_tf.inference import ResultFolder, image_name, orthogonal_slices, write_class_table
+from pimms_tf.inference.records import Record
 
 SCORES = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
+
+
+def add(folder, subject_id, path, names, scores, valid):
+    rows = folder.rows(subject_id, names, scores, valid)
+    folder.take(Record(subject_id, "run", "content", "" if path is None else path.name, scores=rows))
+    folder.write()
 
 
 def read(path):
@@ -20,7 +27,7 @@ def test_tables_are_complete_after_every_subject(tmp_path):
     folder = ResultFolder(tmp_path / "out", ("T1", "FLAIR"))
     for number in (1, 2):
         path = tmp_path / "out" / f"s{number}_niftynet_out.nii.gz"
-        folder.add(f"s{number}", path, ["a.nii", "b.nii"], SCORES, np.array([True, True]))
+        add(folder, f"s{number}", path, ["a.nii", "b.nii"], SCORES, np.array([True, True]))
         assert read(tmp_path / "out" / "inferred.csv") == [
             [f"s{n}", str(tmp_path / "out" / f"s{n}_niftynet_out.nii.gz")] for n in range(1, number + 1)
         ]
@@ -35,19 +42,28 @@ def test_tables_are_complete_after_every_subject(tmp_path):
 
 def test_absent_scans_have_no_line(tmp_path):
     folder = ResultFolder(tmp_path, ("T1", "FLAIR"))
-    folder.add("s1", tmp_path / "s1.nii.gz", ["", "b.nii"], SCORES, np.array([False, True]))
+    add(folder, "s1", tmp_path / "s1.nii.gz", ["", "b.nii"], SCORES, np.array([False, True]))
     assert [row[1] for row in read(tmp_path / "modality_scores.csv")[1:]] == ["b.nii"]
 
 
 def test_a_model_that_only_classifies_lists_no_segmentation(tmp_path):
     folder = ResultFolder(tmp_path, ("T1", "FLAIR"))
-    folder.add("s1", None, ["a.nii", "b.nii"], SCORES, np.array([True, True]))
+    add(folder, "s1", None, ["a.nii", "b.nii"], SCORES, np.array([True, True]))
     assert [path.name for path in tmp_path.iterdir()] == ["modality_scores.csv"]
+
+
+def test_a_part_of_the_subjects_has_tables_of_its_own_and_no_subjects_have_none(tmp_path):
+    folder = ResultFolder(tmp_path, ("T1", "FLAIR"), ".shard-2-of-8")
+    add(folder, "s0", None, [], SCORES[:0], np.array([], bool))
+    assert not list(tmp_path.iterdir())
+    add(folder, "s1", tmp_path / "s1.nii.gz", ["a.nii", "b.nii"], SCORES, np.array([True, True]))
+    names = ["inferred.shard-2-of-8.csv", "modality_scores.shard-2-of-8.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_paths_are_listed_absolute_and_ids_with_commas_are_quoted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ResultFolder(Path("out"), ("T1",)).add("s,1", Path("out/s.nii.gz"), ["a"], SCORES[:1, :1], np.array([True]))
+    add(ResultFolder(Path("out"), ("T1",)), "s,1", Path("out/s.nii.gz"), ["a"], SCORES[:1, :1], np.array([True]))
     assert read(tmp_path / "out" / "inferred.csv") == [["s,1", str(tmp_path / "out" / "s.nii.gz")]]
 
 
