@@ -7,6 +7,7 @@ from pimms_tf.data.augmentation import (
     permute_scans,
     scan_dropout_probabilities,
 )
+from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import (
     Image,
@@ -51,6 +52,7 @@ _WITH_TENSORFLOW = ("Batch", "training_batches", "validation_batches")
 __all__ = [
     "Augmentation",
     "Batch",
+    "CachedLoader",
     "Grid",
     "GridAggregator",
     "Image",

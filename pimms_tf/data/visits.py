@@ -15,7 +15,6 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -23,7 +22,6 @@ import numpy as np
 
 from pimms_tf.data.subjects import Subject
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Every mapped file keeps a file descriptor, of which a process has 1024 unless told otherwise; training and validation
@@ -222,21 +220,6 @@ class Workers(Generic[Result]):
                 # Waking whoever waits for another number costs more than cutting a window.
                 if number == self._awaited:
                     self._change.notify_all()
-
-
-def one_ahead(make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """What ``make`` gives for each item in turn, made by a thread while the one before is in use.
-
-    An exception of ``make`` is raised in its turn.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="pimms-ahead") as thread:
-        waiting: Future | None = None
-        for item in items:
-            before, waiting = waiting, thread.submit(make, item)
-            if before is not None:
-                yield before.result()
-        if waiting is not None:
-            yield waiting.result()
 
 
 @functools.lru_cache(maxsize=8)

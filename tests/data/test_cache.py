@@ -24,6 +24,7 @@ from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.data.subjects import Subject, SubjectLoader
 from pimms_tf.data.visits import MAX_MAPPED, SubjectCache
 from pimms_tf.errors import InputError
+from pimms_tf.progress import _LiveLine, progress
 
 SHAPE = (9, 8, 7)
 AFFINE = np.array([[0, 1.5, 0, -9], [1.2, 0, 0, 4], [0, 0, 2, 1], [0, 0, 0, 1.0]])
@@ -542,6 +543,57 @@ def test_mistakes_are_those_of_the_loader_and_nothing_is_stored(images, folder, 
 def test_a_loader_with_a_setting_that_has_no_hash_is_our_mistake(images, folder):
     with pytest.raises(TypeError, match="a setting of type object has no place in the key"):
         CachedLoader(replace(LOADER, fusion=object()), folder).load(images)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (None, lambda folder: cache.default_folder()),
+        ("off", lambda folder: None),
+        ("False", lambda folder: None),
+        ("scans", lambda folder: folder / "scans"),
+        ("/elsewhere/scans", lambda folder: Path("/elsewhere/scans")),
+    ],
+)
+def test_the_configuration_names_a_folder_or_switches_the_cache_off(study, monkeypatch, word, expected):
+    from niftynet_compat import load_config
+    from pimms_tf import cohort
+
+    made = []
+    monkeypatch.setattr(cohort, "CachedLoader", lambda *args, **options: made.append((*args, options)) or "cached")
+    study.write(PIMMS={"cache": word, "cache_gib": 1.5})
+    found = cohort.cached(LOADER, load_config(study.folder / "x.ini"), 7)
+    if expected(study.folder) is None:
+        assert found is LOADER
+    else:
+        ((loader, folder, limit, options),) = made
+        assert (loader, folder, limit) == (LOADER, expected(study.folder), 1.5 * 2**30)
+        assert (options["num_processes"], options["num_subjects"]) == (2, 7)
+
+
+def test_the_default_folder_is_that_of_the_user_for_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.default_folder() == tmp_path / "pimms-tf"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.default_folder() == tmp_path / "home" / ".cache" / "pimms-tf"
+
+
+def test_lines_tell_of_subjects_that_took_a_while(capsys):
+    with progress(100) as report:
+        report.prepared(Prepared(1, 3, "s0", True, 0.001))
+        report.prepared(Prepared(2, 3, "s1", False, 2.04))
+    assert capsys.readouterr().out == "prepared s1, 2 of 3 subjects (2.0s)\n"
+
+
+def test_a_live_line_counts_subjects_until_all_are_there():
+    line = _LiveLine(100)  # not begun: a terminal is somebody else's test
+    shown = next(task for task in line._progress.tasks if task.id == line._preparing)
+    assert not shown.visible
+    line.prepared(Prepared(1, 2, "s0", True, 0.001))
+    assert (shown.completed, shown.total, shown.visible) == (1, 2, True)
+    line.prepared(Prepared(2, 2, "s1", False, 2.04))
+    assert not shown.visible
 
 
 # Mapped subjects in the pipeline

@@ -4,14 +4,16 @@ import threading
 import time
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pimms_tf.data import windows
 from pimms_tf.data.augmentation import Augmentation
+from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.pipeline import Batch, training_batches, validation_batches
-from pimms_tf.data.subjects import Subject
+from pimms_tf.data.subjects import Subject, SubjectLoader
 from pimms_tf.data.visits import Schedule, SubjectCache
 from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.errors import InputError
@@ -257,6 +259,29 @@ def test_batches_do_not_depend_on_the_number_of_threads_nor_on_their_timing():
     alone = batches(12, threads=1, **EVERYTHING)
     assert_equal(alone, batches(12, threads=8, loader=Loader(slow=True), cache_bytes=0, **EVERYTHING))
     assert_equal(alone, batches(12, threads=3, loader=Loader(slow=True), prefetch=1, **EVERYTHING))
+
+
+def test_batches_from_the_cache_of_prepared_scans_are_those_from_files(tmp_path):
+    class Files:
+        def __init__(self, index):
+            self.subject_id, self.images = f"s{index}", {}
+            for name, modulus in (("T1", 97), ("T2", 89), ("label", 2)):
+                self.images[name] = tmp_path / f"{self.subject_id}_{name}.nii"
+                voxels = np.arange(9 * 8 * 7).reshape(9, 8, 7) * (index + 3) % modulus
+                nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.eye(4)), self.images[name])
+
+    subjects = [Files(index) for index in range(4)]
+    for augment in (None, Augmentation(flipping_axes=(0, 1), rotation_degrees=(-5, 5))):
+        drawn = [
+            [
+                Batch(*(part.numpy() for part in batch))
+                for batch in itertools.islice(
+                    training_batches(subjects, loader, augment, cut(), 4, 0, 2, permute=True), 6
+                )
+            ]
+            for loader in (SubjectLoader(), CachedLoader(SubjectLoader(), tmp_path / "cache"))
+        ]
+        assert_equal(*drawn)
 
 
 def test_another_seed_gives_other_batches():
