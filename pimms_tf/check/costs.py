@@ -76,7 +76,9 @@ def _say_checkpoints(config: Config, state: TrainingState, to_go: int, root: Pat
     saves = 1 + (to_go // training.save_every_n if training.save_every_n > 0 else 0)
     kept = min(saves, max(2, training.max_checkpoints))
     kept += min(2, to_go // training.validation_every_n) if training.validation_every_n > 0 else 0
-    report.fact(COSTS, "disk for checkpoints", kept * size, f"{print_bytes(kept * size)}, {kept} of {print_bytes(size)}")
+    report.fact(
+        COSTS, "disk for checkpoints", kept * size, f"{print_bytes(kept * size)}, {kept} of {print_bytes(size)}"
+    )
     _compare_with_disk(kept * size, root, report)
 
 

@@ -19,7 +19,19 @@ from pimms_tf.check.evaluation import check_evaluation
 from pimms_tf.check.files import MOST_NAMED, Progress, Wanted, examine, say_files
 from pimms_tf.check.labels import check_label_values
 from pimms_tf.check.model_folder import check_model_folder
-from pimms_tf.check.report import COSTS, EXAMPLE, FILES, LABELS, PHASES, SETTINGS, SUBJECTS, WINDOWS, Level, Report
+from pimms_tf.check.report import (
+    COSTS,
+    EXAMPLE,
+    FILES,
+    LABELS,
+    PHASES,
+    SETTINGS,
+    SUBJECTS,
+    WINDOWS,
+    Level,
+    Report,
+    print_bytes,
+)
 from pimms_tf.check.windows import check_windows
 from pimms_tf.data.intensity import LabelMapping, foreground_mask
 from pimms_tf.data.subjects import SubjectLoader
@@ -95,12 +107,12 @@ def _check(
     with report.collecting(WINDOWS):
         check_windows(config, task, shapes, report, WINDOWS)
     if fast or report.exit_code == Level.MISTAKE:
-        _say_amount_of_work(config, parts, report)
+        _say_amount_of_work(config, task, parts, shapes, report)
         return
     with report.collecting(EXAMPLE):
         loader = _mapped(loader, config, task, codes, parts)
         _show_one(config, task, loader, parts.used[0], report)
-    _say_amount_of_work(config, parts, report)
+    _say_amount_of_work(config, task, parts, shapes, report)
     if report.exit_code < Level.MISTAKE:
         with report.collecting(COSTS):
             bring_tensorflow()
@@ -323,7 +335,9 @@ def _show_one(config: Config, task: Task, loader: SubjectLoader, files: SubjectF
         report.fact(EXAMPLE, "foreground of the label", share, f"{100 * share:.3g} %")
 
 
-def _say_amount_of_work(config: Config, parts: _Parts, report: Report) -> None:
+def _say_amount_of_work(
+    config: Config, task: Task, parts: _Parts, shapes: Mapping[str, tuple[int, int, int]], report: Report
+) -> None:
     if config.action != "training":
         report.fact(COSTS, "subjects", len(parts.used))
         return
@@ -332,7 +346,13 @@ def _say_amount_of_work(config: Config, parts: _Parts, report: Report) -> None:
         start = max(ModelDir(config.model_dir).iterations(), default=0)
     to_go = max(config.training.max_iter - start, 0)
     epoch = len(parts.training) * config.training.sample_per_volume / config.network.batch_size
-    report.fact(COSTS, "iterations", to_go, f"{to_go} to go, {to_go / epoch:.3g} epochs of {epoch:.3g} iterations")
+    report.fact(COSTS, "iterations", to_go, f"{to_go:,} to go, {to_go / epoch:,.1f} epochs of {epoch:,.1f} iterations")
+    if not config.cache_is_off:
+        arrays = len(task.scans) + sum(name is not None for name in (task.label, task.sampler))
+        size = 4 * arrays * sum(x * y * z for x, y, z in shapes.values())
+        limit = round(config.pimms.cache_gib * 2**30)
+        shown = f"about {print_bytes(size)}" + (f", of which {print_bytes(limit)} are kept" if size > limit else "")
+        report.fact(COSTS, "cache of prepared scans", min(size, limit), shown)
 
 
 def _measure(config: Config, task: Task, loader: SubjectLoader, parts: _Parts, report: Report) -> None:

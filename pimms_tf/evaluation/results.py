@@ -5,6 +5,7 @@ its scans joined by "+", empty where the model was given all of them.
 """
 
 import csv
+import filecmp
 import io
 import logging
 import math
@@ -70,7 +71,8 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
     """Pairs of files of the subjects that have both, sorted by subject; the others are named in a warning.
 
     Raises:
-        InputError: no subject has both, or a segmentation is the reference file itself, which would score 1.
+        InputError: no subject has both, or a segmentation is the reference file itself, which would score 1. A copy of
+            the reference, byte for byte, is named in a warning.
     """
     common = sorted(references.keys() & inferred.keys())
     if not common:
@@ -83,12 +85,31 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
             _LOG.warning("%d subjects have no %s and are not evaluated: %s", len(missing), what, some_of(missing))
     pairs = [FilePair(subject_id, Path(references[subject_id]), Path(inferred[subject_id])) for subject_id in common]
     for subject_id, reference, segmentation in pairs:
-        if reference.resolve() == segmentation.resolve():
+        if reference.resolve() == segmentation.resolve() or _is_one_file(reference, segmentation):
             raise InputError(
                 f"Subject {subject_id}: reference and segmentation are the same file {reference}; "
                 "name the segmentations in the section of the inferred images."
             )
+    copies = [pair.subject_id for pair in pairs if _are_copies(pair)]
+    if copies:
+        _LOG.warning(
+            "%d segmentations are copies of their references, byte for byte, and will score 1: %s; check what the "
+            "section of the inferred images finds",
+            len(copies),
+            some_of(copies),
+        )
     return pairs
+
+
+def _is_one_file(reference: Path, segmentation: Path) -> bool:
+    return reference.exists() and segmentation.exists() and reference.samefile(segmentation)
+
+
+def _are_copies(pair: FilePair) -> bool:
+    _, reference, segmentation = pair
+    if not (reference.is_file() and segmentation.is_file()):
+        return False
+    return filecmp.cmp(reference, segmentation, shallow=False)
 
 
 def evaluate_subject(
