@@ -220,8 +220,6 @@ def prepare_machine(config: Config) -> None:
         raise InputError(
             f"training, inference and export need Keras on TensorFlow, but KERAS_BACKEND is {keras.backend.backend()}"
         )
-    if config.system.num_gpus > 1 and config.action == "training":
-        log.warning("num_gpus = %d has no effect: training runs on one device", config.system.num_gpus)
     if config.pimms.device_threads > 0:
         tf.config.threading.set_intra_op_parallelism_threads(config.pimms.device_threads)
         tf.config.threading.set_inter_op_parallelism_threads(config.pimms.device_threads)

@@ -7,6 +7,7 @@ from all of them together: batch statistics, means over scans and gradients are 
 import logging
 import os
 import re
+import signal
 import threading
 import time
 import zlib
@@ -82,13 +83,17 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     )
     log.info("%s of %d; training begins once all are there", cluster.named([cluster.index]), len(cluster.workers))
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        joined = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except (tf.errors.OpError, RuntimeError) as error:
         reason = str(getattr(error, "message", None) or error).splitlines()[0]
         raise InputError(
             f"{cluster.named([cluster.index])} cannot join the other workers ({reason}): see that its port is free and "
             "that all were started"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        # TensorFlow has just taken SIGTERM for its own ends; whoever asked for it before gets it back.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return joined
 
 
 def cluster_in(of: tf.distribute.Strategy) -> Cluster | None:
