@@ -48,7 +48,8 @@ class Backend(keras.layers.Layer):
 class Abstraction(keras.layers.Layer):
     """Mean and variance of the features across modalities, means first.
 
-    Call: features (b, *space, feature, modality), available (b, modality) bool → (b, *space, 2 · feature).
+    Call: features (b, *space, feature, modality), or a list of (b, *space, feature), one of each modality; available
+    (b, modality) bool → (b, *space, 2 · feature).
     Nothing available gives zeros; a single modality has variance zero.
 
     Args:
@@ -63,18 +64,39 @@ class Abstraction(keras.layers.Layer):
         self.ddof = ddof
 
     def call(self, features, available):
-        # One term per modality: sums over an axis as short as that of the modalities cost three times as much, and a
-        # compiled graph then takes the terms as they were before they were stacked.
-        space = (1,) * (len(features.shape) - 2)
-        weights = ops.cast(available, features.dtype)
-        modalities = range(features.shape[-1])
-        terms = [(features[..., m], ops.reshape(weights[:, m], (-1, *space))) for m in modalities]  # weight (b, 1…, 1)
-        if self.missing == "zeros":
-            terms = [(feature * weight, ops.ones_like(weight)) for feature, weight in terms]
-        count = sum(weight for _, weight in terms)
-        mean = sum(feature * weight for feature, weight in terms) / ops.maximum(count, 1.0)
-        squares = sum(ops.square(feature - mean) * weight for feature, weight in terms)
-        return ops.concatenate([mean, squares / ops.maximum(count - self.ddof, 1.0)], axis=-1)
+        maps = features if isinstance(features, list | tuple) else ops.unstack(features, axis=-1)
+        weights = ops.cast(available, maps[0].dtype)
+        return _mean_and_variance(self.missing, self.ddof)(weights, *maps)
+
+
+def _mean_and_variance(missing, ddof):
+    """Returns the function of weights (b, modality) and maps, one (b, *space, feature) of each modality."""
+
+    @ops.custom_gradient
+    def moments(weights, *maps):
+        space = (1,) * (len(maps[0].shape) - 2)
+        each = [ops.reshape(weights[:, m], (-1, *space, 1)) for m in range(len(maps))]
+        count = sum(each) if missing == "exclude" else ops.full_like(each[0], len(maps))
+        num, free = ops.maximum(count, 1.0), ops.maximum(count - ddof, 1.0)
+        mean = sum(w * values for w, values in zip(each, maps, strict=True)) / num
+        if missing == "exclude":
+            deviations = [w * (values - mean) for w, values in zip(each, maps, strict=True)]
+        else:
+            deviations = [w * values - mean for w, values in zip(each, maps, strict=True)]
+        squares = sum(ops.square(deviation) for deviation in deviations)
+
+        def gradient(*arguments, upstream=None):
+            (upstream,) = arguments if upstream is None else (upstream,)
+            of_mean, of_variance = ops.split(upstream, 2, axis=-1)
+            # Deviations sum to zero, so the variance does not change with the mean.
+            of_mean, of_variance = of_mean / num, of_variance * (2.0 / free)
+            return ops.zeros_like(weights), *(
+                w * of_mean + of_variance * (w * deviation) for w, deviation in zip(each, deviations, strict=True)
+            )
+
+        return ops.concatenate([mean, squares / free], axis=-1), gradient
+
+    return moments
 
 
 class Frontend(keras.layers.Layer):

@@ -66,38 +66,41 @@ class BatchNorm(keras.layers.Layer):
             )
 
     def call(self, x, present=None, training=False):
-        mean, variance = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
-        if training:
-            batch_mean, batch_variance, any_row = self._moments(x, present)
-            if self.statistics == "batch":
-                mean, variance = batch_mean, batch_variance
-        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
-        shift = ops.cast(self.beta, "float32") - mean * scale
-        if training:  # after the moving statistics have been read
-            self._update(batch_mean, batch_variance, any_row)
+        moving = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
+        gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
         # In float32 also where x is half as precise: the shift may be many times what is left of x.
-        return ops.cast(ops.cast(x, "float32") * scale + shift, self.compute_dtype)
-
-    def _moments(self, x, present):
         x = ops.cast(x, "float32")
+        if not training:
+            y = _scaled(x, gamma, beta, moving[0], ops.rsqrt(moving[1] + self.epsilon))
+        elif self.gather is None and self.statistics == "batch":
+            y = self._normalised_by_itself(x, present, moving, gamma, beta)
+        else:
+            mean, variance, any_row = self._moments(x, present, moving)
+            seen = (mean, variance) if self.statistics == "batch" else moving
+            y = _scaled(x, gamma, beta, seen[0], ops.rsqrt(seen[1] + self.epsilon))
+            self._update(mean, variance, any_row)  # after the moving statistics have been read
+        return ops.cast(y, self.compute_dtype)
+
+    def _normalised_by_itself(self, x, present, moving, gamma, beta):
+        mean, variance, any_row = self._moments(ops.stop_gradient(x), present, moving)
+        weight, count = _rows(x, present)
+        share = ops.reshape(weight / count, (-1, *(1,) * (x.ndim - 1)))
+        y = _normalised(x, gamma, beta, mean, ops.rsqrt(variance + self.epsilon), share)
+        self._update(mean, variance, any_row)
+        return y
+
+    def _moments(self, x, present, moving):
         space = tuple(range(1, x.ndim - 1))
-        weight = (
-            ops.ones_like(x[(slice(None), *(0,) * (x.ndim - 1))]) if present is None else ops.cast(present, x.dtype)
-        )
-        per_row = 1
-        for axis in space:
-            per_row = per_row * ops.shape(x)[axis]
-        num_rows = ops.sum(weight)
-        count = ops.maximum(num_rows, 1.0) * ops.cast(per_row, x.dtype)
-        mean = ops.matmul(weight, ops.sum(x, space)) / count if space else ops.matmul(weight, x) / count
+        weight, count = _rows(x, present)
+        mean = ops.matmul(weight, ops.sum(x, space) if space else x) / count
         squares = ops.square(x - mean)
         variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
+        num_rows = ops.sum(weight)
         if self.gather is not None:
-            mean, variance, num_rows = self._pooled(mean, variance, num_rows * ops.cast(per_row, x.dtype))
+            mean, variance, num_rows = self._pooled(mean, variance, num_rows * count / ops.maximum(num_rows, 1.0))
         # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
         any_row = num_rows > 0
-        moving_mean, moving_variance = map(ops.convert_to_tensor, (self.moving_mean, self.moving_variance))
-        return ops.where(any_row, mean, moving_mean), ops.where(any_row, variance, moving_variance), any_row
+        return ops.where(any_row, mean, moving[0]), ops.where(any_row, variance, moving[1]), any_row
 
     def _pooled(self, mean, variance, count):
         # Variance within the replicas plus variance of their means; sums of squares would lose what the mean outweighs.
@@ -123,6 +126,39 @@ class BatchNorm(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def _rows(x, present):
+    """The weight of each row (b,) in the statistics, and how many numbers of a channel these are made of."""
+    weight = ops.ones_like(x[(slice(None), *(0,) * (x.ndim - 1))]) if present is None else ops.cast(present, "float32")
+    per_row = 1
+    for axis in range(1, x.ndim - 1):
+        per_row = per_row * ops.shape(x)[axis]
+    return weight, ops.maximum(ops.sum(weight), 1.0) * ops.cast(per_row, "float32")
+
+
+def _scaled(x, gamma, beta, mean, inverse):
+    scale = gamma * inverse
+    return x * scale + (beta - mean * scale)
+
+
+@ops.custom_gradient
+def _normalised(x, gamma, beta, mean, inverse, share):
+    """Returns `_scaled`, where the rows of x (b, …) made mean and inverse, 1 / deviation, by their share (b, 1…).
+
+    The gradient knows that they did. Left to automatic differentiation it takes three times the passes over memory.
+    """
+
+    def gradient(*arguments, upstream=None):
+        (upstream,) = arguments if upstream is None else (upstream,)
+        axes = tuple(range(x.ndim - 1))
+        centred = x - mean
+        of_beta = ops.sum(upstream, axes)
+        of_gamma = ops.sum(upstream * centred, axes) * inverse
+        of_x = gamma * inverse * (upstream - share * (of_beta + centred * (of_gamma * inverse)))
+        return of_x, of_gamma, of_beta, *(ops.zeros_like(constant) for constant in (mean, inverse, share))
+
+    return _scaled(x, gamma, beta, mean, inverse), gradient
 
 
 class Convolution(keras.layers.Layer):
@@ -162,8 +198,9 @@ class Convolution(keras.layers.Layer):
         # of TensorFlow 2.21's AVX-512 kernel gradient, which overruns its memory unless the input channels are a
         # multiple of 16.
         self.step, stride = (stride, 1) if kernel_size == 1 else (1, stride)
-        if kernel_size >= _WIDE and spatial_rank == 2 and stride == 1:
-            self.conv = WideConvolution(filters, kernel_size, kernel_initialiser(init), use_bias, name="conv")
+        if kernel_size >= _WIDE and stride == 1:
+            initialiser = kernel_initialiser(init)
+            self.conv = WideConvolution(filters, kernel_size, spatial_rank, initialiser, use_bias, name="conv")
         else:
             conv = {2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[spatial_rank]
             self.conv = conv(

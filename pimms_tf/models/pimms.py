@@ -203,7 +203,7 @@ class PIMMS(keras.Model):
         for m, backend in enumerate(self.backends):
             present = available[:, m] if self.norm_scope == "present" else None
             features.append(_on_present_rows(backend, mixed[..., m : m + 1], present, training))
-        return self.frontend(self.abstraction(ops.stack(features, axis=-1), available), training=training)
+        return self.frontend(self.abstraction(features, available), training=training)
 
     def label_scores(self, scans, modality=None):
         """Returns one-hot scores (b, scan, modality) of labels (b, scan); by default slot n is modality n."""

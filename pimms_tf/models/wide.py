@@ -1,17 +1,36 @@
 """Convolution with a large kernel and few output channels, as the paper's 21×21 front-end has."""
 
+from typing import Literal
+
 import keras
 from keras import ops
 
+Method = Literal["auto", "fft", "rows"]
 
-def wide_convolution(x, kernel):
-    """Returns the zero-padded (SAME) convolution of `x` (b, x, y, in) with `kernel` (kx, ky, in, out): (b, x, y, out).
 
-    The products are those of `keras.ops.conv`, grouped otherwise: one convolution along y yields the partial sums of
-    all kx kernel rows as channels, which are then shifted along x and added. With two output channels a direct
-    convolution leaves most of the vector unit idle, in its kernel gradient above all; here the matrix products are kx ·
-    out wide.
+def wide_convolution(x, kernel, method: Method = "auto"):
+    """Returns the zero-padded (SAME) convolution of `x` (b, *space, in) with `kernel` (*size, in, out): (b, *space, out).
+
+    The values are those of `keras.ops.conv` up to rounding (a relative 1e-6), computed in float32 whatever the inputs
+    are. A direct convolution with few output channels leaves most of a vector unit idle, in its kernel gradient above
+    all, so the work is laid out otherwise:
+
+    - "fft": as a product of spectra. Needs a known size of `space`.
+    - "rows": as a convolution along the last axes whose output channels are the rows of the kernel, which are then
+      shifted along the first axis and added. For two axes and any size.
+    - "auto": "fft" if the size is known and TensorFlow sees no GPU, where it is the faster one; else "rows", or for
+      three axes of unknown size the direct convolution.
     """
+    dtype = x.dtype
+    x, kernel = ops.cast(x, "float32"), ops.cast(kernel, "float32")
+    sizes = x.shape[1:-1]
+    if method == "auto":
+        method = "fft" if None not in sizes else "rows" if len(sizes) == 2 else "direct"
+    compute = {"fft": _by_spectra, "rows": _by_rows, "direct": lambda x, k: ops.conv(x, k, padding="same")}[method]
+    return ops.cast(compute(x, kernel), dtype)
+
+
+def _by_rows(x, kernel):
     kx, ky, num_in, num_out = kernel.shape
     rows = ops.reshape(ops.transpose(kernel, (1, 2, 3, 0)), (1, ky, num_in, num_out * kx))
     partial = ops.conv(x, rows, padding="same")
@@ -26,30 +45,94 @@ def wide_convolution(x, kernel):
     partial = ops.reshape(partial, (batch, size_y, num_out, kx * width))
     partial = ops.pad(partial, ((0, 0), (0, 0), (0, 0), (0, kx)))
     partial = ops.reshape(partial, (batch, size_y, num_out, kx, width + 1))
-    summed = ops.sum(partial[..., :size_x], axis=3)  # (b, y, out, x)
+    summed = ops.sum(partial, axis=3)[..., :size_x]  # (b, y, out, x)
     return ops.transpose(summed, (0, 3, 1, 2))
 
 
-class WideConvolution(keras.layers.Layer):
-    """Stride-1 zero-padded 2-D convolution for large kernels; its weights are those of `keras.layers.Conv2D`.
+def _by_spectra(x, kernel):
+    sizes, widths = x.shape[1:-1], kernel.shape[:-2]
+    rank, num_in, num_out = len(sizes), *kernel.shape[-2:]
+    lengths = [_smooth(size + width - 1) for size, width in zip(sizes, widths, strict=True)]
+    channels_first = (0, rank + 1, *range(1, rank + 1))
+    re, im = _spectrum(ops.transpose(x, channels_first), lengths)  # (b, in, *frequency)
+    kernel = ops.flip(kernel, axis=tuple(range(rank)))
+    kernel_re, kernel_im = _spectrum(ops.transpose(kernel, (rank, rank + 1, *range(rank))), lengths)
+    # A complex product as a real one: (re, im) of x times the blocks (re, im; -im, re) of the kernel.
+    scans = ops.concatenate([re, im], axis=1)
+    blocks = ops.concatenate(
+        [ops.concatenate([kernel_re, kernel_im], axis=1), ops.concatenate([-kernel_im, kernel_re], axis=1)], axis=0
+    )
+    product = ops.einsum("bi...,io...->bo...", scans, blocks)
+    re, im = product[:, :num_out], product[:, num_out:]
+    windows = [(width // 2, size) for size, width in zip(sizes, widths, strict=True)]
+    y = _signal(re, im, lengths, windows)
+    return ops.transpose(y, (0, *range(2, rank + 2), 1))
 
-    Call: (b, x, y, in) → (b, x, y, filters).
+
+def _spectrum(x, lengths):
+    """(…, *space) → real and imaginary parts of its spectrum; the axes of frequency are in reverse order."""
+    re, im = ops.rfft(x, lengths[-1])
+    rank, first = len(lengths), x.ndim - len(lengths)
+    for length in reversed(lengths[:-1]):
+        re, im = (ops.moveaxis(part, -1, first) for part in (re, im))  # the next axis of space comes last
+        missing = [(0, 0)] * (re.ndim - 1) + [(0, length - re.shape[-1])]
+        re, im = ops.fft((ops.pad(re, missing), ops.pad(im, missing)))
+    return re, im
+
+
+def _signal(re, im, lengths, windows):
+    """The inverse of `_spectrum`, of which only `windows`, (start, size) along each axis of space, are returned."""
+    first = re.ndim - len(lengths)
+    for length, (start, size) in zip(lengths[:-1], windows[:-1], strict=True):
+        re, im = ops.fft((re, -im))  # conjugate before and after: the inverse transform
+        re, im = re[..., start : start + size] / length, im[..., start : start + size] / -length
+        re, im = (ops.moveaxis(part, first, -1) for part in (re, im))
+    start, size = windows[-1]
+    return ops.irfft((re, im), lengths[-1])[..., start : start + size]
+
+
+def _smooth(length: int) -> int:
+    """The next length that is a product of 2, 3 and 5, for which fast transforms are fast."""
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1
+
+
+class WideConvolution(keras.layers.Layer):
+    """Stride-1 zero-padded convolution for large kernels; its weights are those of `keras.layers.Conv2D` or `Conv3D`.
+
+    Call: (b, *space, in) → (b, *space, filters). `method` as in `wide_convolution`.
     """
 
-    def __init__(self, filters, kernel_size, kernel_initializer="he_normal", use_bias=False, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        spatial_rank: int = 2,
+        kernel_initializer="he_normal",
+        use_bias: bool = False,
+        method: Method = "auto",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters = filters
-        self.kernel_size = kernel_size
+        self.kernel_size = (kernel_size,) * spatial_rank
+        self.method = method
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.use_bias = use_bias
 
     def build(self, input_shape):
-        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        shape = (*self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros") if self.use_bias else None
 
     def call(self, inputs):
-        outputs = wide_convolution(inputs, ops.convert_to_tensor(self.kernel))
+        outputs = wide_convolution(inputs, ops.convert_to_tensor(self.kernel), self.method)
         return outputs if self.bias is None else outputs + self.bias
 
     def compute_output_shape(self, input_shape):

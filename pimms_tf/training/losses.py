@@ -361,8 +361,9 @@ def _refuse_weight(weight: Tensor | None, name: str) -> None:
 
 def _dice_per_class(p: Tensor, g: Tensor, w: Tensor, eps: Epsilon, squared: bool) -> Tensor:
     # (b, class)
-    overlap = ops.einsum("bv,bvc,bvc->bc", w, p, g)
-    sizes = ops.einsum("bv,bvc->bc", w, p * p if squared else p) + ops.einsum("bv,bvc->bc", w, g)
+    # Two factors at a time: an einsum of three that keeps b and c becomes a matrix product of 1×1 matrices.
+    overlap = ops.einsum("bv,bvc->bc", w, p * g)
+    sizes = ops.einsum("bv,bvc->bc", w, (p * p if squared else p) + g)
     return _ratio(2.0 * overlap, sizes, eps)
 
 
