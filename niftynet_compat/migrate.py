@@ -13,7 +13,7 @@ from niftynet_compat.checking import Findings
 from niftynet_compat.config import Config, Inspection, inspect_config
 from niftynet_compat.ini import ConfigError, Entry, IniSection, one_line
 from niftynet_compat.keys import HONOURED, KeySpec, Ruling, Verdict, shown
-from niftynet_compat.migrate_original import original_outcome
+from niftynet_compat.migrate_original import has_split, original_outcome
 from niftynet_compat.migrate_semantics import Difference, differences
 from niftynet_compat.migrate_subjects import Join, join_subjects
 
@@ -194,7 +194,7 @@ def _status(
 def _with(sentence: str, difference: Difference | None) -> tuple[str, bool]:
     if difference is None:
         return sentence, False
-    return f"{sentence}; {difference.sentence}" if sentence else difference.sentence, difference.changes_results
+    return "; ".join(filter(None, (sentence, difference.sentence))), difference.changes_results
 
 
 def _spec(section: str, key: str, config: Config) -> KeySpec | None:
@@ -305,11 +305,12 @@ def _window_lack(config: Config) -> str:
 def _validation_lack(config: Config) -> str:
     training = config.training
     fraction = training.exclude_fraction_for_validation
-    if training.validation_every_n <= 0 or fraction > 0 or config.split_file.is_file():
+    if training.validation_every_n <= 0 or fraction > 0 or has_split(config):
         return ""
     return (
         f"validation_every_n = {training.validation_every_n} needs validation subjects, but "
-        f"exclude_fraction_for_validation is 0 and there is no split file {config.split_file}; NiftyNet stops there too"
+        "exclude_fraction_for_validation is 0 and there is no split file "
+        f"{config.system.dataset_split_file}; NiftyNet stops there too"
     )
 
 

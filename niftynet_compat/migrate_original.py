@@ -141,7 +141,7 @@ def _combinations(inspection: Inspection) -> Iterator[str]:
     windows = [config.inputs[name].spatial_window_size for name in config.sources("image") if name in config.inputs]
     if windows and not windows[-1] and not ("image" in config.inputs and config.inputs["image"].spatial_window_size):
         yield f"[{config.sources('image')[-1]}] has no spatial_window_size"
-    if training.validation_every_n > 0 and training.exclude_fraction_for_validation == 0 and not _is_file(config):
+    if training.validation_every_n > 0 and training.exclude_fraction_for_validation == 0 and not has_split(config):
         yield "validation_every_n needs validation subjects, and there is neither a split file nor a fraction"
     yield from _checkpoints(config)
 
@@ -150,7 +150,8 @@ def _is_values(config: Config, name: str) -> bool:
     return name in config.inputs and bool(config.inputs[name].csv_data_file)
 
 
-def _is_file(config: Config) -> bool:
+def has_split(config: Config) -> bool:
+    """Returns whether the split file is there."""
     try:
         return config.split_file.is_file()
     except OSError:

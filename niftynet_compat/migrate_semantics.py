@@ -5,10 +5,7 @@ from typing import NamedTuple
 from niftynet_compat.config import Config, Inspection
 from niftynet_compat.keys import shown
 from niftynet_compat.model_dir import ModelDir
-from niftynet_compat.names import NETWORKS
-
-# The 2-D programs of the fork, which did some things whatever the file said.
-TWO_DIMENSIONAL = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
+from niftynet_compat.names import NETWORKS, TWO_DIMENSIONAL
 
 
 class Difference(NamedTuple):
@@ -104,8 +101,12 @@ def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[
             True,
         )
     if not config.network.whitening and not config.network.normalisation:
+        # Where the key is in the file, a remark of loading says it.
+        said = ("NETWORK", "whitening") in given
         rows["NETWORK", "whitening"] = Difference(
-            "scans stay as they are; the released 2-D program whitened them whatever was set, which is "
+            ""
+            if said
+            else "scans stay as they are; the released 2-D program whitened them whatever was set, which is "
             "whitening = True",
             True,
         )

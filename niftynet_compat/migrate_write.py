@@ -62,10 +62,12 @@ def write_cleaned(path: str | Path, target: Path, application: str | None = None
     target = absolute(target)
     if target == absolute(report.path):
         raise ConfigError(f"{target} is the original, which is never written over; give another folder")
-    if target.exists() and not is_cleaned(target):
-        raise ConfigError(f"{target} is there already and was not written by migrate; move it, or give another folder")
     problem = ""
     try:
+        if target.exists() and not is_cleaned(target):
+            raise ConfigError(
+                f"{target} is there already and was not written by migrate; move it, or give another folder"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         for text in (_edited(inspection, report, target), _anew(inspection, report)):
             if text is None:

@@ -97,6 +97,8 @@ _REGISTERED = (
 STOCK_NETWORKS: frozenset[str] = frozenset(
     (*_REGISTERED.split(), "niftynet.network.highres3dnet.HighRes3DNet", "niftynet.network.resnet.ResNet")
 )
+# Networks of the fork's 2-D programs, which did some things whatever the file said.
+TWO_DIMENSIONAL = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
 OUR_NETWORKS = ("hemis", "pimms_soft", "pimms_hard", "pimms_online", "modality_classifier")
 
 

@@ -14,8 +14,6 @@ _REQUIRED = {
     "evaluation": ("EVALUATION", "INFERENCE", "NETWORK"),
     "export": ("NETWORK",),
 }
-# Networks whose programs in the fork whitened every scan.
-_WHITENED = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
 
 
 def check_needs(
@@ -76,7 +74,7 @@ def remark_on_idle_values(
             findings.remark(task, key, f"names {len(named)} sections, of which only the first, {named[0]}, is used")
     if parts["training"].patience != TrainingSection().patience and not pimms.early_stopping:
         findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
-    if network.name.startswith(_WHITENED) and not network.whitening and not network.normalisation:
+    if network.name.startswith(names.TWO_DIMENSIONAL) and not network.whitening and not network.normalisation:
         findings.remark(
             "NETWORK",
             "whitening",

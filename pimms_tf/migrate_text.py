@@ -14,7 +14,10 @@ def report_text(report: Migration, everything: bool = True) -> str:
     """Returns the report on one file, the gravest first; without `everything` honoured keys are only counted."""
     lines = [f"{report.path}: {_STATES[report.exit_code]}"]
     if report.application:
-        lines += [f"  task     {report.application}", f"  network  {report.network}"]
+        lines += [
+            f"  task     {report.application}, as its section says; NiftyNet is told by -a",
+            f"  network  {report.network}",
+        ]
     placed = [key.sentence for key in report.keys if key.stops]
     unplaced = [text for text in report.mistakes if not any(sentence in text for sentence in placed)]
     lines += _block("does not load", [line for text in unplaced for line in text.splitlines()])

@@ -139,6 +139,19 @@ def test_the_verdict_on_a_key(tmp_path, lines, place, verdict, changes, part):
     assert part in row.sentence
 
 
+def test_a_fork_file_without_whitening_is_told_once_that_its_program_whitened(tmp_path):
+    text = PLAIN.replace("pimms_online", "niftynet.contrib.hemis.hemis.HeMIS\nwhitening = False")
+    row = status(report_on(tmp_path, text), "NETWORK", "whitening")
+    assert row.changes_results
+    assert row.sentence.count("whitened them") == 1
+    report = report_on(
+        tmp_path,
+        text.replace("whitening = False", "").replace("[TRAINING]", "[PIMMS]\npreset = niftynet2018\n[TRAINING]"),
+    )
+    assert status(report, "NETWORK", "whitening").line == 0
+    assert not status(report, "NETWORK", "name").changes_results
+
+
 def test_several_labels_are_told_to_change_results(tmp_path):
     text = with_lines().replace("label = L\n", "label = L, T1\nlabel_normalisation = True\n")
     report = report_on(tmp_path, text)
@@ -302,7 +315,10 @@ def test_a_missing_file_and_a_folder_are_told_so(tmp_path):
 def test_paths_too_long_for_the_system_are_told_so(tmp_path):
     assert report_on(tmp_path, with_lines(T1=f"csv_file = {'a' * 5000}")).mistakes
     migrate_file(written(tmp_path, PLAIN.replace("./d", "/" + "b" * 5000)))
-    migrate_file(written(tmp_path, PLAIN.replace("= m\n", "= " + "c" * 5000 + "\n")))
+    text = with_lines(TRAINING="validation_every_n = 5\nstarting_iter = -1").replace("= m\n", "= " + "c" * 5000 + "\n")
+    assert "needs validation subjects" in dict(report_on(tmp_path, text).blocked)["train"]
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_cleaned(tmp_path / "a.ini", tmp_path / ("d" * 5000) / "a.ini")
 
 
 # ---- the cleaned file
