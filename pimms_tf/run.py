@@ -20,7 +20,7 @@ from pimms_tf.inference import ExportInfo, export_saved_model, verify_export
 from pimms_tf.inferring import inference, merge
 from pimms_tf.predicting import previewer, whole_volume_validation
 from pimms_tf.scoring import evaluation
-from pimms_tf.task import Task, task_of
+from pimms_tf.task import Task, remark_on_modality_loss, task_of
 from pimms_tf.trained import trained_model, warm_start
 from pimms_tf.training import (
     Checkpoints,
@@ -67,6 +67,8 @@ def train(
         settings.require_section(config, task.label, "label")
         settings.check_num_classes(config, task)
     settings.check_sampler(config, task)
+    if remark := remark_on_modality_loss(config):
+        log.warning("%s", remark)
     window = settings.window_of(config, "training")
     settings.prepare_machine(config)
     strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))

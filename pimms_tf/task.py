@@ -153,6 +153,20 @@ def modality_decay(config: Config) -> float:
     return config.pimms.modality_decay
 
 
+def remark_on_modality_loss(config: Config) -> str:
+    """A sentence for those who may count on a fault of the released program, "" for all others.
+
+    Source: `niftynet/contrib/hemis_midl/hemis_app.py`, which adds the modality loss only where there is a weight
+    penalty. The other reading stays within reach: modality_weight = 0.
+    """
+    if config.task_name != "MULTITASK" or config.network.decay > 0 or config.pimms.modality_weight == 0:
+        return ""
+    return (
+        "[NETWORK] decay = 0 switched the modality loss off in the released program, which was a fault; here it stays "
+        "on: write modality_weight = 0 in [PIMMS] to train without it"
+    )
+
+
 def window_of(config: Config, action: str) -> tuple[int, int, int]:
     window = config.inference.spatial_window_size if action == "inference" else ()
     window = window or config.common("image", "spatial_window_size")

@@ -153,12 +153,8 @@ def _say_remarks(config: Config, report: Report) -> None:
     for remark in config.remarks:
         say = report.note if _is_harmless(remark, config) else report.remark
         say(SETTINGS, str(remark))
-    if config.task_name == "MULTITASK" and config.network.decay == 0 and config.action == "training":
-        report.remark(
-            SETTINGS,
-            "[NETWORK] decay = 0 switched the modality loss off in the released program, which was a fault; here it "
-            "stays on: write modality_weight = 0 in [PIMMS] to train without it",
-        )
+    if config.action == "training" and (text := tasks.remark_on_modality_loss(config)):
+        report.remark(SETTINGS, text)
 
 
 def _is_harmless(remark: Remark, config: Config) -> bool:
