@@ -1,6 +1,7 @@
 """Which room may know which: imports are parsed, and what importing costs is measured."""
 
 import ast
+import configparser
 import importlib
 import subprocess
 import sys
@@ -174,6 +175,13 @@ def test_no_code_is_run_from_data():
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert not names & {"eval", "exec", "__import__"}, module
         assert not imported_by(tree, module) & {"pickle", "shelve", "dill", "yaml"}, module
+
+
+def test_every_package_is_installed():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = set(parser["options"]["packages"].split())
+    assert {name for name, path in SOURCES.items() if path.name == "__init__.py"} <= listed
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.ini")), ids=lambda path: path.stem)
