@@ -5,11 +5,11 @@ from typing import Literal
 import keras
 from keras import ops
 
-Method = Literal["auto", "fft", "rows"]
+Method = Literal["auto", "fft", "rows", "direct"]
 
 
 def wide_convolution(x, kernel, method: Method = "auto"):
-    """Returns the zero-padded (SAME) convolution of `x` (b, *space, in) with `kernel` (*size, in, out): (b, *space, out).
+    """Returns the zero-padded (SAME) convolution (b, *space, out) of `x` (b, *space, in) by `kernel` (*size, in, out).
 
     The values are those of `keras.ops.conv` up to rounding (a relative 1e-6), computed in float32 whatever the inputs
     are. A direct convolution with few output channels leaves most of a vector unit idle, in its kernel gradient above
@@ -18,8 +18,9 @@ def wide_convolution(x, kernel, method: Method = "auto"):
     - "fft": as a product of spectra. Needs a known size of `space`.
     - "rows": as a convolution along the last axes whose output channels are the rows of the kernel, which are then
       shifted along the first axis and added. For two axes and any size.
-    - "auto": "fft" if the size is known and TensorFlow sees no GPU, where it is the faster one; else "rows", or for
-      three axes of unknown size the direct convolution.
+    - "direct": as `keras.ops.conv` does it.
+    - "auto": "fft" if the size is known, on processors the fastest (benchmarks/wide_convolution.py), else "rows", or
+      for three axes "direct".
     """
     dtype = x.dtype
     x, kernel = ops.cast(x, "float32"), ops.cast(kernel, "float32")
@@ -51,7 +52,7 @@ def _by_rows(x, kernel):
 
 def _by_spectra(x, kernel):
     sizes, widths = x.shape[1:-1], kernel.shape[:-2]
-    rank, num_in, num_out = len(sizes), *kernel.shape[-2:]
+    rank, num_out = len(sizes), kernel.shape[-1]
     lengths = [_smooth(size + width - 1) for size, width in zip(sizes, widths, strict=True)]
     channels_first = (0, rank + 1, *range(1, rank + 1))
     re, im = _spectrum(ops.transpose(x, channels_first), lengths)  # (b, in, *frequency)
@@ -72,7 +73,7 @@ def _by_spectra(x, kernel):
 def _spectrum(x, lengths):
     """(…, *space) → real and imaginary parts of its spectrum; the axes of frequency are in reverse order."""
     re, im = ops.rfft(x, lengths[-1])
-    rank, first = len(lengths), x.ndim - len(lengths)
+    first = x.ndim - len(lengths)
     for length in reversed(lengths[:-1]):
         re, im = (ops.moveaxis(part, -1, first) for part in (re, im))  # the next axis of space comes last
         missing = [(0, 0)] * (re.ndim - 1) + [(0, length - re.shape[-1])]

@@ -1,0 +1,222 @@
+"""What a subject costs: seconds and memory of its segmentation by whole slices, by windows, and with plain Keras.
+
+    python benchmarks/inference.py [--small] [--repeats N]
+
+One synthetic subject of 181×217×181 voxels, three scans of an ellipsoid in air of one intensity, and the HeMIS network
+of the paper with random weights, the same in all ways. Each way runs in a process of its own, which tells its peak of
+memory; they take turns, and medians are told. The last way is the whole command, from NIfTI files to NIfTI files.
+"""
+
+import argparse
+import atexit
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+SHAPE = (181, 217, 181)
+MODALITIES = ("T1", "T2", "FLAIR")
+AIR = (-0.7, -0.6, -0.5)  # what whitening makes of 0
+
+
+def head(shape: Sequence[int]):
+    """Returns scans (x, y, z, scan) float32: noise within an ellipsoid that nearly fills the volume, air around it."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    axes = np.ogrid[tuple(slice(0, length) for length in shape)]
+    radii = [0.41 * length for length in shape]
+    inside = sum(((x - (n - 1) / 2) / r) ** 2 for x, n, r in zip(axes, shape, radii, strict=True)) <= 1
+    stack = np.empty((len(AIR), *shape), np.float32)
+    for scan, air in zip(stack, AIR, strict=True):
+        scan[...] = air
+        scan[inside] = rng.normal(0.5, 1, inside.sum())
+    return np.moveaxis(stack, 0, -1)
+
+
+def subject(shape: Sequence[int]):
+    """Returns the head as a prepared subject."""
+    import numpy as np
+
+    from pimms_tf.data.grids import Grid
+    from pimms_tf.data.subjects import Subject
+
+    modality = np.arange(len(AIR), dtype=np.int32)
+    return Subject("head", head(shape), np.ones(len(AIR), bool), modality, None, np.eye(4), Grid(shape, np.eye(4)))
+
+
+def network():
+    """Returns the HeMIS network of the paper with random weights."""
+    import keras
+
+    from pimms_tf.models import build_model
+
+    keras.utils.set_random_seed(0)
+    return build_model("hemis", len(MODALITIES), 2)
+
+
+def our_slices(shape: Sequence[int]) -> Callable[[], object]:
+    from pimms_tf.inference import label_scores
+    from pimms_tf.predicting import Network
+
+    one, ours = subject(shape), Network(network())
+    return lambda: ours.segment_slices(one, label_scores(one, len(MODALITIES)))
+
+
+def our_windows(shape: Sequence[int]) -> Callable[[], object]:
+    from pimms_tf.inference import label_scores, segment
+    from pimms_tf.predicting import Network
+
+    one, ours = subject(shape), Network(network())
+    window, border = _window(shape), (17, 17, 0)
+    return lambda: segment(ours.predict, one, label_scores(one, len(MODALITIES)), window, border, batch_size=4)
+
+
+def plain_slices(shape: Sequence[int]) -> Callable[[], object]:
+    import numpy as np
+
+    one, plain = subject(shape), _plain()
+
+    def run():
+        padded = np.pad(one.scans, ((17, 17), (17, 17), (0, 0), (0, 0)), mode="edge")
+        slices = np.moveaxis(padded, 2, 0)
+        labels = [np.argmax(plain(np.ascontiguousarray(slices[z : z + 1])), axis=-1) for z in range(len(slices))]
+        return np.concatenate(labels)[:, 17:-17, 17:-17]
+
+    return run
+
+
+def plain_windows(shape: Sequence[int]) -> Callable[[], object]:
+    from pimms_tf.inference import segment
+
+    one, plain = subject(shape), _plain()
+    window, border = _window(shape), (17, 17, 0)
+    return lambda: segment(lambda scans, scores, valid: plain(scans), one, None, window, border, batch_size=4)
+
+
+def _plain() -> Callable:
+    import tensorflow as tf
+    from plain_keras import copy_weights, plain_hemis
+
+    plain = plain_hemis(len(MODALITIES), 2)
+    copy_weights(network(), plain)
+    compiled = tf.function(lambda scans: plain(scans, training=False), reduce_retracing=True)
+    return lambda scans: compiled(tf.constant(scans)).numpy()
+
+
+def _window(shape: Sequence[int]) -> tuple[int, int, int]:
+    return min(100, shape[0] + 34), min(100, shape[1] + 34), 1
+
+
+def command(shape: Sequence[int]) -> Callable[[], object]:
+    """Returns the whole command on files of the head."""
+    from pimms_tf.cli import main
+
+    folder = tempfile.mkdtemp(prefix="pimms-benchmark-")
+    atexit.register(shutil.rmtree, folder)
+    _call("--prepare", folder, "--shape", ",".join(map(str, shape)))
+
+    def run():
+        if main(["inference", f"{folder}/x.ini"]) != 0:
+            raise SystemExit("the command failed")
+
+    return run
+
+
+def prepare(folder: Path, shape: Sequence[int]) -> None:
+    """Writes the files of the head, a checkpoint and a configuration."""
+    import nibabel as nib
+    import numpy as np
+    import tensorflow as tf
+
+    from pimms_tf.training import Checkpoints
+
+    (folder / "scans").mkdir()
+    for scan, name in zip(np.moveaxis(head(shape), -1, 0), MODALITIES, strict=True):
+        voxels = np.where(scan == scan[0, 0, 0], 0, np.clip(500 + 100 * scan, 1, 1000)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.diag([-1, -1, 1, 1])), folder / "scans" / f"head_{name}.nii.gz")
+    Checkpoints(folder / "model" / "models", network(), None, tf.Variable(1, dtype=tf.int64)).save()
+    sections = {
+        "SYSTEM": f"model_dir = {folder / 'model'}",
+        "NETWORK": "name = hemis\nwhitening = True\nnormalise_foreground_only = True\nforeground_type = threshold_plus",
+        "SEGMENTATION": f"image = {','.join(MODALITIES)}\nnum_classes = 2",
+        "TRAINING": "",
+        "INFERENCE": "",
+    }
+    for name in MODALITIES:
+        sections[name] = f"path_to_search = {folder / 'scans'}\nfilename_contains = _{name}\n"
+        sections[name] += "spatial_window_size = 100, 100, 1"
+    text = "\n\n".join(f"[{name}]\n{keys}" for name, keys in sections.items())
+    (folder / "x.ini").write_text(text + "\n", encoding="utf-8")
+
+
+WAYS = {
+    "our whole slices": our_slices,
+    "our windows, 100×100 with border 17": our_windows,
+    "plain Keras, whole slices": plain_slices,
+    "plain Keras, windows": plain_windows,
+    "the whole command, files to files": command,
+}
+
+
+def measured(way: str, shape: Sequence[int]) -> dict[str, float]:
+    """Runs one way in a process of its own; returns its seconds, without start and tracing, and its peak in MB."""
+    return json.loads(_call("--way", way, "--shape", ",".join(map(str, shape))).splitlines()[-1])
+
+
+def _call(*words: str) -> str:
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, __file__, *words]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    return done.stdout
+
+
+def run_way(way: str, shape: Sequence[int]) -> None:
+    """Prints what `measured` reads."""
+    run = WAYS[way](shape)
+    began = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="a subject of an eighth of the size")
+    parser.add_argument("--repeats", type=int, default=1, help="turns that each way takes")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.shape:
+        shape = tuple(map(int, arguments.shape.split(",")))
+        if arguments.prepare:
+            prepare(arguments.prepare, shape)
+        else:
+            run_way(arguments.way, shape)
+        return
+    shape = tuple(length // 2 for length in SHAPE) if arguments.small else SHAPE
+    found = {way: [] for way in WAYS}
+    for _ in range(arguments.repeats):
+        for way, runs in found.items():
+            runs.append(measured(way, shape))
+    first = median(run["seconds"] for run in found["our whole slices"])
+    print(f"{'×'.join(map(str, shape))} voxels, {len(MODALITIES)} scans, {os.cpu_count()} cores")
+    for way, runs in found.items():
+        seconds, peak = (median(run[key] for run in runs) for key in ("seconds", "peak_mb"))
+        print(f"{way:38} {seconds:7.1f} s   {seconds / first:5.2f} of our whole slices   {peak:6.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
