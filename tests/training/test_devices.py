@@ -421,6 +421,26 @@ def test_when_a_worker_dies_the_other_ends_within_a_minute_and_names_it(study):
             worker.communicate()
 
 
+SILENT = """
+import logging, threading, sys
+from test_devices import *
+from pimms_tf.training import devices
+
+logging.basicConfig(stream=sys.stderr)
+threading.Thread(target=devices._watch, args=(Cluster(("here:1", ADDRESS), 0), 0.5, threading.Event())).start()
+threading.Event().wait(30)
+"""
+
+
+def test_who_waits_for_a_worker_that_no_longer_takes_connections_is_ended_with_its_name(tmp_path):
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
+    command = [sys.executable, "-c", SILENT.replace("ADDRESS", repr(address))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=25)
+    assert done.returncode == 1
+    assert f"worker 1 ({address}) stopped answering, so worker 0 (here:1) cannot go on" in done.stderr
+
+
 @pytest.mark.slow
 def test_one_signal_stops_all_workers_with_a_checkpoint(study):
     study.write(NETWORK={"batch_size": 2}, TRAINING={"max_iter": 100000})
