@@ -261,6 +261,29 @@ def test_batches_do_not_depend_on_the_number_of_threads_nor_on_their_timing():
     assert_equal(alone, batches(12, threads=3, loader=Loader(slow=True), prefetch=1, **EVERYTHING))
 
 
+@pytest.mark.parametrize("start", [0, 3])
+def test_two_processes_make_the_halves_of_every_batch_and_load_only_what_is_in_theirs(start):
+    loaders = [Loader(), Loader()]
+    halves = []
+    for (first, stop), loader in zip([(0, 1), (1, 4)], loaders, strict=True):
+        options = {**EVERYTHING, "locate": cut(num=1), "batch_size": 4, "seed": 7, "num_threads": 2, "cache_bytes": 0}
+        dataset = training_batches(range(40), loader, start=start, repeat=False, **options).rows(first, stop)
+        halves.append([Batch(*(part.numpy() for part in batch)) for batch in dataset])
+    whole = batches(99, num_subjects=40, locate=cut(num=1), start=start, repeat=False, **EVERYTHING)
+    together = [Batch(*map(np.concatenate, zip(*pair, strict=True))) for pair in zip(*halves, strict=True)]
+    assert_equal(together, whole)
+    # One window a subject; the first is loaded to learn how many windows a visit gives.
+    assert [len(set(loader.loaded[1:])) for loader in loaders] == [10 - start, 3 * (10 - start)]
+    assert not set(loaders[0].loaded[1:]) & set(loaders[1].loaded[1:])
+
+
+@pytest.mark.parametrize("rows", [(0, 5), (2, 2), (-1, 2)])
+def test_rows_that_a_batch_does_not_have_are_refused(rows):
+    dataset = training_batches(range(5), Loader(), None, cut(), 4, 7, 1)
+    with pytest.raises(ValueError, match="are not among the 4 of a batch"):
+        dataset.rows(*rows)
+
+
 def test_batches_from_the_cache_of_prepared_scans_are_those_from_files(tmp_path):
     class Files:
         def __init__(self, index):
