@@ -4,7 +4,8 @@
 
 One synthetic subject of 181×217×181 voxels, three scans of an ellipsoid in air of one intensity, and the HeMIS network
 of the paper with random weights, the same in all ways. Each way runs in a process of its own, which tells its peak of
-memory; they take turns, and medians are told. The last way is the whole command, from NIfTI files to NIfTI files.
+memory; they take turns, and medians are told. On a machine that does other things, too, the seconds of all cores
+together (CPU s) are the better measure. The last way is the whole command, from NIfTI files to NIfTI files.
 """
 
 import argparse
@@ -169,7 +170,7 @@ WAYS = {
 
 
 def measured(way: str, shape: Sequence[int]) -> dict[str, float]:
-    """Runs one way in a process of its own; returns its seconds, without start and tracing, and its peak in MB."""
+    """Runs one way in a process of its own; returns its seconds, those of all cores together, and its peak in MB."""
     return json.loads(_call("--way", way, "--shape", ",".join(map(str, shape))).splitlines()[-1])
 
 
@@ -185,10 +186,10 @@ def _call(*words: str) -> str:
 def run_way(way: str, shape: Sequence[int]) -> None:
     """Prints what `measured` reads."""
     run = WAYS[way](shape)
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     run()
-    seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    told = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
+    print(json.dumps(told | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 def main() -> None:
@@ -211,11 +212,18 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for way, runs in found.items():
             runs.append(measured(way, shape))
-    first = median(run["seconds"] for run in found["our whole slices"])
+    first = _medians(found["our whole slices"])
     print(f"{'×'.join(map(str, shape))} voxels, {len(MODALITIES)} scans, {os.cpu_count()} cores")
+    print(f"{'':36} {'seconds':>9} {'ratio':>7} {'CPU s':>9} {'ratio':>7} {'peak MB':>9}")
     for way, runs in found.items():
-        seconds, peak = (median(run[key] for run in runs) for key in ("seconds", "peak_mb"))
-        print(f"{way:38} {seconds:7.1f} s   {seconds / first:5.2f} of our whole slices   {peak:6.0f} MB")
+        own = _medians(runs)
+        ratios = [own[key] / first[key] for key in ("seconds", "cpu_seconds")]
+        print(f"{way:36} {own['seconds']:9.1f} {ratios[0]:7.2f} {own['cpu_seconds']:9.1f} {ratios[1]:7.2f}", end="")
+        print(f" {own['peak_mb']:9.0f}", flush=True)
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
 if __name__ == "__main__":
