@@ -11,22 +11,19 @@ from pimms_tf.training.devices import (
     strategy,
     watched,
 )
-from pimms_tf.training.loop import (
+from pimms_tf.training.loop import Intervals, Report, mean_metrics, train
+from pimms_tf.training.losses import LOSSES, Loss, make_loss, mean_weight_penalty, modality_cross_entropy
+from pimms_tf.training.schedules import Schedule, constant, exponential_decay
+from pimms_tf.training.steps import (
     OPTIMISERS,
-    Intervals,
     LossScale,
     Metrics,
     Objective,
-    Report,
     TrainingState,
     make_train_step,
     make_validation_step,
-    mean_metrics,
     new_state,
-    train,
 )
-from pimms_tf.training.losses import LOSSES, Loss, make_loss, mean_weight_penalty, modality_cross_entropy
-from pimms_tf.training.schedules import Schedule, constant, exponential_decay
 
 __all__ = [
     "LOSSES",

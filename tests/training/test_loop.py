@@ -28,7 +28,7 @@ from pimms_tf.training import (
     new_state,
     train,
 )
-from pimms_tf.training.loop import trained_variables
+from pimms_tf.training.steps import trained_variables
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
