@@ -238,9 +238,11 @@ def test_slices_that_cannot_be_had_are_refused(study, words, obstacle):
 
 
 def test_slices_and_windows_with_a_wide_border_give_the_same_files(cohort):
-    run.inference(configured(cohort, "--output_prob", "True"))
+    some = ("--output_prob", "True", "--dataset_to_infer", "inference")
+    run.inference(configured(cohort, *some))
     slices = {name: nib.load(output(cohort) / name).get_fdata() for name in contents(output(cohort), ".nii.gz")}
     wide = ["--spatial_window_size", "34,34,1", "--border", "6,6,0", "--inference_mode", "windows"]
-    run.inference(configured(cohort, "--output_prob", "True", *wide))
+    run.inference(configured(cohort, *some, *wide))
+    assert len(slices) == 2
     for name, found in slices.items():
         np.testing.assert_allclose(nib.load(output(cohort) / name).get_fdata(), found, atol=1e-5)

@@ -64,7 +64,7 @@ def logits_beyond(model: PIMMS, crops: tf.Tensor, scores: tf.Tensor, valid: tf.T
         _unless_absent(layer, around[..., m : m + 1], tf.reduce_any(available[:, m]))
         for m, layer in enumerate(model.backends)
     ]
-    x = model.abstraction(tf.stack(features, axis=-1), available)
+    x = model.abstraction(features, available)
     x = model.frontend.conv_1(_extended(x, backend, backend + 1, 2 * first))
     x = model.frontend.conv_2(_extended(x, first, first, 2 * second))
     return _extended(x, second, second, 0)

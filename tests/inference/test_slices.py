@@ -82,7 +82,7 @@ def test_air_edges_and_seams_are_those_of_windows_with_a_border_of_17(model):
     expected = by_windows(model, subject, probabilities=True)
     assert expected.std() > 0.01
     np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=1e-5)
-    np.testing.assert_array_equal(by_slices(model, subject), by_windows(model, subject))
+    np.testing.assert_array_equal(by_slices(model, subject)[..., 0], np.argmax(expected, axis=-1))
 
 
 @pytest.mark.parametrize("frontend", ["paper", "paper_5x5", "highres_1x1"])
