@@ -65,12 +65,16 @@ class Abstraction(keras.layers.Layer):
 
     def call(self, features, available):
         maps = features if isinstance(features, list | tuple) else ops.unstack(features, axis=-1)
-        weights = ops.cast(available, maps[0].dtype)
-        return _mean_and_variance(self.missing, self.ddof)(weights, *maps)
+        moments = _mean_and_variance(self.missing, self.ddof)(ops.cast(available, "float32"), *maps)
+        return ops.cast(moments, self.compute_dtype)
 
 
 def _mean_and_variance(missing, ddof):
     """Returns the function of weights (b, modality) and maps, one (b, *space, feature) of each modality."""
+
+    def deviation(weight, values, mean):
+        values = ops.cast(values, "float32")
+        return weight * (values - mean) if missing == "exclude" else weight * values - mean
 
     @ops.custom_gradient
     def moments(weights, *maps):
@@ -78,21 +82,20 @@ def _mean_and_variance(missing, ddof):
         each = [ops.reshape(weights[:, m], (-1, *space, 1)) for m in range(len(maps))]
         count = sum(each) if missing == "exclude" else ops.full_like(each[0], len(maps))
         num, free = ops.maximum(count, 1.0), ops.maximum(count - ddof, 1.0)
-        mean = sum(w * values for w, values in zip(each, maps, strict=True)) / num
-        if missing == "exclude":
-            deviations = [w * (values - mean) for w, values in zip(each, maps, strict=True)]
-        else:
-            deviations = [w * values - mean for w, values in zip(each, maps, strict=True)]
-        squares = sum(ops.square(deviation) for deviation in deviations)
+        mean = sum(weight * ops.cast(values, "float32") for weight, values in zip(each, maps, strict=True)) / num
+        squares = sum(ops.square(deviation(*pair, mean)) for pair in zip(each, maps, strict=True))
 
         def gradient(*arguments, upstream=None):
             (upstream,) = arguments if upstream is None else (upstream,)
             of_mean, of_variance = ops.split(upstream, 2, axis=-1)
-            # Deviations sum to zero, so the variance does not change with the mean.
+            # Deviations sum to zero, so the variance does not change with the mean. They are computed again, because
+            # kept until here they would be the largest thing in memory.
             of_mean, of_variance = of_mean / num, of_variance * (2.0 / free)
-            return ops.zeros_like(weights), *(
-                w * of_mean + of_variance * (w * deviation) for w, deviation in zip(each, deviations, strict=True)
+            of_maps = (
+                weight * (of_mean + of_variance * deviation(weight, values, mean))
+                for weight, values in zip(each, maps, strict=True)
             )
+            return ops.zeros_like(weights), *(ops.cast(each, maps[0].dtype) for each in of_maps)
 
         return ops.concatenate([mean, squares / free], axis=-1), gradient
 

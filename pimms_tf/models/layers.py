@@ -161,6 +161,18 @@ def _normalised(x, gamma, beta, mean, inverse, share):
     return _scaled(x, gamma, beta, mean, inverse), gradient
 
 
+@ops.custom_gradient
+def _prelu(x, slope):
+    """Returns x where it is positive and slope (1…, channel) · x elsewhere; keeps x alone for the gradient."""
+
+    def gradient(*arguments, upstream=None):
+        (upstream,) = arguments if upstream is None else (upstream,)
+        of_slope = ops.sum(upstream * ops.minimum(x, 0), tuple(range(x.ndim - 1)))
+        return upstream * ops.where(x > 0, ops.ones_like(slope), slope), ops.reshape(of_slope, ops.shape(slope))
+
+    return ops.where(x > 0, x, slope * x), gradient
+
+
 class Convolution(keras.layers.Layer):
     """Zero-padded convolution, then normalisation, then activation; in the opposite order with `preactivation`.
 
@@ -238,7 +250,7 @@ class Convolution(keras.layers.Layer):
         if self.norm is not None:
             x = self.norm(x, present=present, training=training)
         if self.prelu is not None:
-            return self.prelu(x)
+            return _prelu(x, ops.cast(ops.convert_to_tensor(self.prelu.alpha), x.dtype))
         return ops.relu(x) if self.activation == "relu" else x
 
     def compute_output_shape(self, input_shape):
