@@ -23,7 +23,9 @@ def windows(batch: int, size: int, modalities: int) -> tuple[np.ndarray, np.ndar
     return scans, (scans.mean(axis=-1) > 0.8).astype(np.int32)
 
 
-def ours(preset: str, batch: int, size: int, modalities: int, precision: str = "float32") -> Callable[[], float]:
+def ours(
+    preset: str, batch: int, size: int, modalities: int, precision: str = "float32", recompute: bool = False
+) -> Callable[[], float]:
     import keras
     import tensorflow as tf
 
@@ -32,7 +34,8 @@ def ours(preset: str, batch: int, size: int, modalities: int, precision: str = "
     from pimms_tf.training import exponential_decay, make_loss, make_train_step, new_state
 
     keras.config.set_dtype_policy(precision)
-    state = new_state(build_model("hemis", modalities, CLASSES, preset), "adam", 1e-3)
+    model = build_model("hemis", modalities, CLASSES, preset, recompute=recompute)
+    state = new_state(model, "adam", 1e-3)
     step = make_train_step(state, make_loss("DicePlusXEnt"), exponential_decay(0.0, 1.0))
     scans, label = windows(batch, size, modalities)
     modality = np.tile(np.arange(modalities, dtype=np.int32), (batch, 1))
@@ -152,6 +155,7 @@ def main() -> None:
     if arguments.scaling:
         return _scaling(arguments.rounds)
     contestants = {"ours": functools.partial(ours, arguments.preset, *case)}
+    contestants["ours, recompute"] = functools.partial(ours, arguments.preset, *case, recompute=True)
     if arguments.precision:
         for precision in ("mixed_bfloat16", "mixed_float16"):
             contestants[f"ours, {precision}"] = functools.partial(ours, arguments.preset, *case, precision)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from niftynet_compat import Config, ConfigError, ModelDir, resolve_network, settings_text
+from niftynet_compat.requirements import rank_complaint
 from pimms_tf.files import replacing
 from pimms_tf.presets import preset_choices
 
@@ -52,7 +53,7 @@ def task_of(config: Config) -> Task:
     if not scans:
         raise ConfigError(f"{config.path}: image is not set in [{config.task_name}]; name the sections of the scans")
     preset = preset_choices(variant, pimms.preset)
-    keys = (*preset, "spatial_rank", "average")
+    keys = (*preset, "spatial_rank", "average", "recompute")
     choices = preset | {name: value for name in keys if (value := getattr(pimms, name)) is not None}
     key = {"MULTITASK": "modalities", "CLASSIFICATION": "label"}.get(config.task_name, "modality_label")
     answer = next(iter((*config.sources(key), *config.sources("modality_label"))), None)
@@ -176,6 +177,16 @@ def window_of(config: Config, action: str) -> tuple[int, int, int]:
             "give for example 100, 100, 1"
         )
     return tuple((*window, 1, 1)[:3])
+
+
+def check_rank(config: Config, window: tuple[int, int, int]) -> None:
+    """Training windows have as many axes as the network looks at.
+
+    Raises:
+        ConfigError: they have more, or fewer.
+    """
+    if complaint := rank_complaint(window, config.pimms.spatial_rank):
+        raise ConfigError(f"{config.path}: {complaint}")
 
 
 def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, int]:

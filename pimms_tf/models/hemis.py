@@ -15,7 +15,8 @@ class Backend(keras.layers.Layer):
     """Two 5×5 convolutions to 48 features and a 2×2 max pool of stride 1; the size is kept.
 
     Call: x (b, *space, 1), optional `present` (b,) bool for the statistics → (b, *space, 48).
-    The pool pads at the far end only, as TensorFlow's SAME does. Source: paper §2.1; niftynet/contrib/hemis/hemis.py.
+    The pool pads at the far end only, as TensorFlow's SAME does. With `recompute` training keeps nothing of the way
+    from x to the result, and goes it again for the gradient. Source: paper §2.1; niftynet/contrib/hemis/hemis.py.
     """
 
     features = 48
@@ -27,9 +28,11 @@ class Backend(keras.layers.Layer):
         init: Init = "he_normal",
         average: Average = "debiased",
         regularised: bool = True,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.recompute = recompute
         options = {"norm": norm, "init": init, "average": average, "regularised": regularised}
         self.conv_1 = Convolution(self.features, 5, spatial_rank, name="conv_1", **options)
         self.conv_2 = Convolution(self.features, 5, spatial_rank, name="conv_2", **options)
@@ -41,8 +44,15 @@ class Backend(keras.layers.Layer):
         self.conv_2.build((*input_shape[:-1], self.features))
 
     def call(self, x, present=None, training=False):
-        state = {"present": present, "training": training}
-        return self.pool(self.conv_2(self.conv_1(x, **state), **state))
+        def compute(x):
+            y, first = self.conv_1.compute(x, present, training)
+            y, second = self.conv_2.compute(y, present, training)
+            return self.pool(y), first, second
+
+        y, first, second = (keras.remat(compute) if training and self.recompute else compute)(x)
+        self.conv_1.update(first)
+        self.conv_2.update(second)
+        return y
 
 
 class Abstraction(keras.layers.Layer):

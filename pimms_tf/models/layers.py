@@ -66,28 +66,45 @@ class BatchNorm(keras.layers.Layer):
             )
 
     def call(self, x, present=None, training=False):
+        y, moments = self.compute(x, present, training)
+        self.update(moments)
+        return y
+
+    def compute(self, x, present, training):
+        """Returns the normalised x and what `update` wants to know, () outside training."""
         moving = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
         gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
         # In float32 also where x is half as precise: the shift may be many times what is left of x.
         x = ops.cast(x, "float32")
-        if not training:
-            y = _scaled(x, gamma, beta, moving[0], ops.rsqrt(moving[1] + self.epsilon))
-        elif self.gather is None and self.statistics == "batch":
-            y = self._normalised_by_itself(x, present, moving, gamma, beta)
+        by_itself = self.gather is None and self.statistics == "batch"
+        mean, variance, *some_row = moving
+        if training:
+            mean, variance, *some_row = self._moments(ops.stop_gradient(x) if by_itself else x, present, moving)
+        moments = tuple(map(ops.stop_gradient, (mean, variance, *some_row))) if training else ()
+        if self.statistics == "moving":
+            mean, variance = moving
+        inverse = ops.rsqrt(variance + self.epsilon)
+        if training and by_itself:
+            weight, count = _rows(x, present)
+            y = _normalised(x, gamma, beta, mean, inverse, ops.reshape(weight / count, (-1, *(1,) * (x.ndim - 1))))
         else:
-            mean, variance, any_row = self._moments(x, present, moving)
-            seen = (mean, variance) if self.statistics == "batch" else moving
-            y = _scaled(x, gamma, beta, seen[0], ops.rsqrt(seen[1] + self.epsilon))
-            self._update(mean, variance, any_row)  # after the moving statistics have been read
-        return ops.cast(y, self.compute_dtype)
+            y = _scaled(x, gamma, beta, mean, inverse)
+        return ops.cast(y, self.compute_dtype), moments
 
-    def _normalised_by_itself(self, x, present, moving, gamma, beta):
-        mean, variance, any_row = self._moments(ops.stop_gradient(x), present, moving)
-        weight, count = _rows(x, present)
-        share = ops.reshape(weight / count, (-1, *(1,) * (x.ndim - 1)))
-        y = _normalised(x, gamma, beta, mean, ops.rsqrt(variance + self.epsilon), share)
-        self._update(mean, variance, any_row)
-        return y
+    def update(self, moments):
+        """Moves the moving statistics towards those of a training step."""
+        if not moments:
+            return
+        mean, variance, some_row = moments
+        rate = 1.0 - self.decay
+        if self.average == "debiased":
+            before = ops.convert_to_tensor(self.unseen)
+            after = self.decay * before
+            rate = rate / (1.0 - after)
+            self.unseen.assign(ops.where(some_row > 0, after, before))
+        rate = ops.where(some_row > 0, rate, 0.0)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving + rate * (value - moving))
 
     def _moments(self, x, present, moving):
         space = tuple(range(1, x.ndim - 1))
@@ -100,7 +117,8 @@ class BatchNorm(keras.layers.Layer):
             mean, variance, num_rows = self._pooled(mean, variance, num_rows * count / ops.maximum(num_rows, 1.0))
         # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
         any_row = num_rows > 0
-        return ops.where(any_row, mean, moving[0]), ops.where(any_row, variance, moving[1]), any_row
+        mean, variance = ops.where(any_row, mean, moving[0]), ops.where(any_row, variance, moving[1])
+        return mean, variance, ops.cast(any_row, "float32")
 
     def _pooled(self, mean, variance, count):
         # Variance within the replicas plus variance of their means; sums of squares would lose what the mean outweighs.
@@ -111,18 +129,6 @@ class BatchNorm(keras.layers.Layer):
         mean = ops.sum(share * means, axis=0)
         variance = ops.sum(share * (variances + ops.square(means - mean)), axis=0)
         return mean, variance, ops.sum(counts)
-
-    def _update(self, mean, variance, any_row):
-        if self.average == "debiased":
-            before = ops.convert_to_tensor(self.unseen)
-            after = self.decay * before
-            rate = (1.0 - self.decay) / (1.0 - after)
-            self.unseen.assign(ops.where(any_row, after, before))
-        else:
-            rate = 1.0 - self.decay
-        rate = ops.where(any_row, rate, 0.0)
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving + rate * (ops.stop_gradient(value) - moving))
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -237,21 +243,30 @@ class Convolution(keras.layers.Layer):
                 layer.build(normalised)
 
     def call(self, x, present=None, training=False):
-        if self.preactivation:
-            return self._convolve(self._normalise_and_activate(x, present, training))
-        return self._normalise_and_activate(self._convolve(x), present, training)
+        y, moments = self.compute(x, present, training)
+        self.update(moments)
+        return y
+
+    def compute(self, x, present, training):
+        """Returns what `call` does and what `update` wants to know, () if nothing."""
+        x = x if self.preactivation else self._convolve(x)
+        moments = ()
+        if self.norm is not None:
+            x, moments = self.norm.compute(x, present, training)
+        if self.prelu is not None:
+            x = _prelu(x, ops.cast(ops.convert_to_tensor(self.prelu.alpha), x.dtype))
+        elif self.activation == "relu":
+            x = ops.relu(x)
+        return self._convolve(x) if self.preactivation else x, moments
+
+    def update(self, moments):
+        if self.norm is not None:
+            self.norm.update(moments)
 
     def _convolve(self, x):
         if self.step > 1:
             x = x[(slice(None), *(slice(None, None, self.step),) * (x.ndim - 2))]
         return self.conv(x)
-
-    def _normalise_and_activate(self, x, present, training):
-        if self.norm is not None:
-            x = self.norm(x, present=present, training=training)
-        if self.prelu is not None:
-            return _prelu(x, ops.cast(ops.convert_to_tensor(self.prelu.alpha), x.dtype))
-        return ops.relu(x) if self.activation == "relu" else x
 
     def compute_output_shape(self, input_shape):
         batch, *space, num_in = input_shape

@@ -52,6 +52,8 @@ class PIMMS(keras.Model):
             trains the classifier on one slot after the other, each normalised by itself (released Online code).
         classifier_average: as `average`, for the classifier (the released one uses tf.contrib's, which has no debias).
         regularise: which convolutions weight decay may reach; see `layers.regularised_variables`.
+        recompute: training computes the back-ends twice and keeps less of them in between: the same numbers in less
+            memory.
     """
 
     gather = None  # see `layers.share_statistics`
@@ -81,6 +83,7 @@ class PIMMS(keras.Model):
         classifier_extra_bn: bool = False,
         classifier_average: Average = "debiased",
         regularise: Regularise = "all",
+        recompute: bool = False,
         name: str = "pimms",
     ):
         super().__init__(name=name)
@@ -132,7 +135,10 @@ class PIMMS(keras.Model):
         self.backends = []
         if attention is not None:
             options = {"norm": norm, "init": init, "average": average, "regularised": regularise == "all"}
-            self.backends = [Backend(spatial_rank, name=f"backend_{m}", **options) for m in range(num_modalities)]
+            self.backends = [
+                Backend(spatial_rank, recompute=recompute, name=f"backend_{m}", **options)
+                for m in range(num_modalities)
+            ]
             self.abstraction = Abstraction(abstraction_missing, abstraction_ddof, name="abstraction")
             self.frontend = Frontend(num_classes, frontend, spatial_rank, name="frontend", **options)
         if self.classifier is not None and regularise == "none":

@@ -174,3 +174,28 @@ def test_gathering_computes_nothing_for_absent_rows():
         y = _on_present_rows(layer, x, tf.constant(present), False)
         np.testing.assert_array_equal(np.any(y, axis=(1, 2, 3))[np.array(present)], True)
     assert seen == [2, 1]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_computing_back_ends_twice_changes_nothing(missing):
+    rng = np.random.default_rng(6)
+    scans = rng.normal(size=(2, 12, 10, 3)).astype(np.float32)
+    if missing:
+        scans[1, ..., 0] = 0
+    cotangent = tf.constant(rng.normal(size=(2, 12, 10, 2)).astype(np.float32))
+    results = []
+    for recompute in (False, True):
+        keras.utils.set_random_seed(0)
+        model = build_model("hemis", 3, 2, recompute=recompute)
+
+        @tf.function
+        def step(model=model):
+            with tf.GradientTape() as tape:
+                logits = model(scans, training=True).segmentation_logits
+            variables = [variable.value for variable in model.trainable_variables]
+            return logits, tape.gradient(logits, variables, output_gradients=cotangent)
+
+        logits, gradients = step()
+        results.append([logits, *gradients, *(variable.value for variable in model.non_trainable_variables)])
+    for once, twice in zip(*results, strict=True):
+        np.testing.assert_array_equal(once, twice)
