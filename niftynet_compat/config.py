@@ -253,6 +253,7 @@ def inspect_config(
     if not parts["system"].model_dir:
         default = str(absolute(path.parent / "model"))
         parts["system"] = dataclasses.replace(parts["system"], model_dir=default)
+    _take_rank_of_windows(parts, task_part, inputs, findings)
     if task_part is not None:
         requirements.check_needs(action, task, task_part, parts, found, findings)
         requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
@@ -269,6 +270,17 @@ def inspect_config(
         **parts,
     )
     return Inspection(file, findings, config)
+
+
+def _take_rank_of_windows(
+    parts: dict[str, object], task_part: TaskSection | None, inputs: Mapping[str, InputSection], findings: Findings
+) -> None:
+    """Lets windows that are volumes ask for a network of volumes, as NiftyNet's networks take their rank from them."""
+    for name in getattr(task_part, "image", ()):
+        window = inputs[name].spatial_window_size if name in inputs else ()
+        if len(window) >= 3 and min(window[:3]) > 1 and ("PIMMS", "spatial_rank") not in findings.origins:
+            parts["pimms"] = dataclasses.replace(parts["pimms"], spatial_rank=3)
+            findings.origins["PIMMS", "spatial_rank"] = findings.origins[name, "spatial_window_size"]
 
 
 def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: Findings) -> str | None:

@@ -286,6 +286,8 @@ def _blocked(inspection: Inspection) -> tuple[tuple[str, str], ...]:
             reasons.append(lack)
         if verb == "train" and not reasons and (lack := _validation_lack(config)):
             reasons.append(lack)
+        if verb == "train" and not reasons and (lack := _rank_lack(config)):
+            reasons.append(lack)
         if verb == "evaluation" and config.task_name == "CLASSIFICATION":
             reasons.append("evaluation scores segmentations, and a classifier makes none")
         rows += [(verb, reasons[0])] if reasons else []
@@ -300,6 +302,17 @@ def _window_lack(config: Config) -> str:
     if window or config.inference.spatial_window_size:
         return ""
     return "spatial_window_size is set neither in the input sections of image nor in [INFERENCE]"
+
+
+def _rank_lack(config: Config) -> str:
+    try:
+        window = config.common("image", "spatial_window_size") or config.inference.spatial_window_size
+    except (ConfigError, KeyError):
+        return ""
+    resolved = names.NETWORKS.get(config.network.name)
+    if not window or resolved is None or resolved.ours is None:
+        return ""
+    return requirements.rank_complaint(window, config.pimms.spatial_rank) or ""
 
 
 def _validation_lack(config: Config) -> str:

@@ -65,6 +65,12 @@ def _start(config: Config) -> dict[tuple[str, str], Difference]:
     except OSError:
         present = []
     key = ("TRAINING", "starting_iter")
+    if present and ModelDir(config.model_dir).is_niftynets(present[-1]):
+        text = (
+            f"model_dir holds NiftyNet's checkpoints up to iteration {present[-1]}, which pimms-tf import-checkpoint "
+            "turns into a model_dir of ours; training and inference stop at them"
+        )
+        return {("SYSTEM", "model_dir"): Difference(text, False)}
     if training.starting_iter == 0 and present:
         text = (
             f"model_dir holds checkpoints up to iteration {present[-1]}, so training refuses; NiftyNet wrote over them"

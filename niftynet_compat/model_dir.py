@@ -14,6 +14,7 @@ from niftynet_compat.names import canonical_action
 from niftynet_compat.paths import expanded
 
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"(?P<path>.*)"\s*$', re.MULTILINE)
+_INDEX_END = bytes.fromhex("57fb808b247547db")  # the last eight bytes of every index file
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ModelDir:
         0 means random initialisation, which needs no file; for `inference_iter` give `zero_is_random=False`.
 
         Raises:
-            ConfigError: no checkpoint at all, or none of that number.
+            ConfigError: no checkpoint at all, none of that number, or one that NiftyNet wrote.
         """
         if starting_iter == 0 and zero_is_random:
             return 0
@@ -73,7 +74,32 @@ class ModelDir:
             raise ConfigError(
                 f"{self.checkpoint(number)}.index is not there, but iteration {number} is asked for; {have}"
             )
+        if self.is_niftynets(number):
+            raise ConfigError(f"{self.checkpoint(number)} was written by NiftyNet; {self._import(number)}")
         return number
+
+    def is_niftynets(self, iteration: int) -> bool:
+        """Returns whether a checkpoint holds variables under other names than ours, which all begin with `pimms/`."""
+        index = Path(f"{self.checkpoint(iteration)}.index").read_bytes()
+        # The index is a sorted table that leaves out what a name shares with the one before it; nothing of ours that
+        # comes before `pimms/` begins with a p, so the word stands there as it is.
+        return index.endswith(_INDEX_END) and b"pimms/" not in index and b"iteration" not in index
+
+    def check_unused(self) -> None:
+        """Nothing, if training from random weights would write over no checkpoint.
+
+        Raises:
+            ConfigError: it would.
+        """
+        present = self.iterations()
+        if not present:
+            return
+        whose = "NiftyNet's checkpoints" if self.is_niftynets(present[-1]) else "checkpoints"
+        way = self._import(present[-1]) if whose != "checkpoints" else "give --starting_iter -1 to go on"
+        raise ConfigError(
+            f"model_dir {self.root} holds {whose} up to iteration {present[-1]} and starting_iter = 0 would write over "
+            f"them; {way}, or give another model_dir"
+        )
 
     def logs(self, resume: bool = False) -> Path:
         """Returns `logs/<n>`, the folder of event records: the highest n present if `resume`, else the next one."""
@@ -114,6 +140,10 @@ class ModelDir:
                 "another folder"
             ) from error
         return self
+
+    def _import(self, iteration: int) -> str:
+        prefix = self.checkpoint(iteration)
+        return f"pimms-tf import-checkpoint {prefix} --network NAME --output DIR makes a model_dir of it"
 
     def _nothing_to_start_from(self, why: str) -> str:
         present = self.iterations()

@@ -56,7 +56,7 @@ class Network(NamedTuple):
 
 
 _GENERIC = "it is a general NiftyNet network; only the PIMMS networks are built here"
-_VOLUMES = "its 3-D back-ends were never published; ours look at slices, or at volumes with spatial_rank = 3 in [PIMMS]"
+_VOLUMES = "its 3-D back-ends were never published; ours look at slices or volumes, as spatial_window_size is one"
 _UNPUBLISHED = "its parcellation branch was never published; pimms_online segments lesions alone"
 
 

@@ -1,6 +1,6 @@
 """What an action needs to find in a file, and names in it that must exist."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from niftynet_compat import names, sections
 from niftynet_compat.checking import Findings
@@ -120,3 +120,22 @@ def check_references(
                 ", ".join(pimms.image_modalities),
                 f"has {name}, which is none of modalities = {', '.join(pimms.modalities)}; add it there or rename it",
             )
+
+
+def rank_complaint(window: Sequence[int], rank: int) -> str | None:
+    """Returns what is wrong with a window of training for a network that looks at `rank` axes, None if nothing is.
+
+    A full length, 0, may turn out as one voxel or as many.
+    """
+    thick = sum(size > 1 for size in window)
+    if thick <= rank <= thick + list(window).count(0):
+        return None
+    shape = ", ".join(map(str, window))
+    if thick > rank:
+        return (
+            f"spatial_window_size = ({shape}) is a volume, but the network looks at slices; write "
+            f"({window[0]}, {window[1]}, 1), or spatial_rank = 3 in [PIMMS] for volumes"
+        )
+    if rank == 3:
+        return f"spatial_window_size = ({shape}) is no volume; give three sizes above 1, or spatial_rank = 2 in [PIMMS]"
+    return f"spatial_window_size = ({shape}) is no slice; give two sizes above 1, for example 100, 100, 1"

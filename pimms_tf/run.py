@@ -20,7 +20,7 @@ from pimms_tf.inference import ExportInfo, export_saved_model, verify_export
 from pimms_tf.inferring import inference, merge
 from pimms_tf.predicting import previewer, whole_volume_validation
 from pimms_tf.scoring import evaluation
-from pimms_tf.task import Task, remark_on_modality_loss, task_of
+from pimms_tf.task import Task, check_rank, remark_on_modality_loss, task_of
 from pimms_tf.trained import trained_model, warm_start
 from pimms_tf.training import (
     Checkpoints,
@@ -70,6 +70,7 @@ def train(
     if remark := remark_on_modality_loss(config):
         log.warning("%s", remark)
     window = settings.window_of(config, "training")
+    check_rank(config, window)
     settings.prepare_machine(config)
     strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))
     with devices.watched(strategy, config.pimms.worker_timeout):
@@ -90,11 +91,8 @@ def _train(
     folder = ModelDir(config.model_dir)
     start = folder.resolve(config.training.starting_iter)
     resumes = config.training.starting_iter != 0
-    if not resumes and folder.iterations() and config.training.max_iter > 0:
-        raise ConfigError(
-            f"model_dir {folder.root} holds checkpoints up to iteration {folder.iterations()[-1]} and "
-            "starting_iter = 0 would write over them; give --starting_iter -1 to go on, or another model_dir"
-        )
+    if not resumes and config.training.max_iter > 0:
+        folder.check_unused()
     if not resumes:
         settings.check_parts(config, task)
     found = cohort.find_cohort(config, task, needs_label=segments)

@@ -10,6 +10,7 @@ from pimms_tf import cohort, settings
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
+from pimms_tf.task import check_rank
 
 
 def config_of(study, action="train", **changes):
@@ -329,3 +330,17 @@ def test_a_network_is_built_as_the_task_says(study):
 def test_files_of_a_section_are_found_by_subject(study):
     config = config_of(study)
     assert sorted(cohort.files_of_section(config, "lesion")) == [f"sub0{number}" for number in range(6)]
+
+
+def test_windows_of_training_that_the_network_cannot_look_at_are_refused(study):
+    thick = {name: {"spatial_window_size": "(16, 16, 8)"} for name in ("T1", "T2", "FLAIR")}
+    settings_of = {2: "is a volume, but the network looks at slices", 3: None}
+    for rank, says in settings_of.items():
+        config = config_of(study, **thick, PIMMS={"spatial_rank": rank})
+        if says is None:
+            check_rank(config, settings.window_of(config, "training"))
+            continue
+        with pytest.raises(ConfigError, match=says):
+            check_rank(config, settings.window_of(config, "training"))
+    assert study("train", "x.ini", "--spatial_rank", "2") == 2
+    assert not (study.folder / "model").exists()

@@ -171,6 +171,7 @@ def _check_task(config: Config, task: Task, segments: bool, report: Report) -> N
         checks.append(lambda: tasks.require_section(config, task.label, "label"))
     if config.action == "training":
         checks.append(lambda: tasks.check_sampler(config, task))
+        checks.append(lambda: tasks.check_rank(config, tasks.window_of(config, "training")))
     elif len(task.scans) > 1:
         checks.append(lambda: tasks.check_arrangement(config, len(task.scans)))
     for check in checks:

@@ -18,11 +18,8 @@ def check_model_folder(config: Config, task: Task, report: Report) -> None:
     with report.collecting(MODEL):
         if config.action == "training":
             start = folder.resolve(config.training.starting_iter)
-            if config.training.starting_iter == 0 and present and config.training.max_iter > 0:
-                raise ConfigError(
-                    f"model_dir {folder.root} holds checkpoints up to iteration {present[-1]} and starting_iter = 0 "
-                    "would write over them; give --starting_iter -1 to go on, or another model_dir"
-                )
+            if config.training.starting_iter == 0 and config.training.max_iter > 0:
+                folder.check_unused()
             if config.training.starting_iter == 0:
                 tasks.check_parts(config, task)
             report.fact(MODEL, "starts from", start, f"iteration {start}" if start else "random weights")

@@ -73,17 +73,16 @@ class Table:
             lines.append(_line([*dots, *map(_dice_text, row), *map(_distance_text, row)]))
         sizes = [cell.dice.num + cell.dice.num_undefined for cell in self.cells]
         undefined = sum(cell.asd_mm.num_undefined for cell in self.cells)
-        return "\n".join(
-            [
-                *lines,
-                "",
-                f"Dice: mean (median) over {_range(sizes)} subjects; ASD: median of the average surface distance, "
-                f"undefined in {undefined} results because one mask is empty.",
+        distances = "ASD: median of the average surface distance"
+        if undefined:
+            distances += f", undefined in {undefined} results because one mask is empty"
+        notes = [f"Dice: mean (median) over {_range(sizes)} subjects; {distances}."]
+        if len(variants) > 1:
+            notes.append(
                 f"Bold: Dice above {self.baseline}, Wilcoxon signed-rank test over subjects, one-sided "
-                f"p < {_SIGNIFICANT}.",
-                "",
-            ]
-        )
+                f"p < {_SIGNIFICANT}."
+            )
+        return "\n".join([*lines, "", *notes, ""])
 
     def csv(self) -> str:
         """One row per subset and variant, with every summary and the test against the baseline."""

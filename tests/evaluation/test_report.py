@@ -73,6 +73,11 @@ def test_the_table_is_bold_where_dice_beats_the_baseline():
     assert "Bold: Dice above hemis" in lines[-1]
 
 
+def test_a_table_of_one_variant_says_nothing_of_bold_marks_and_undefined_distances():
+    notes = table_1({"hemis": results(ramp(0.3))}).markdown().rpartition("\n\n")[2]
+    assert notes == "Dice: mean (median) over 10 subjects; ASD: median of the average surface distance.\n"
+
+
 def test_subsets_are_rows_and_a_variant_without_one_leaves_a_gap():
     table = table_1({"hemis": [*results(ramp(0.3)), *results(ramp(0.1), T1)], "online": results(ramp(0.5, 6), T1)})
     rows = table.markdown().splitlines()[2:4]

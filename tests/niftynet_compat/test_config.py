@@ -16,6 +16,7 @@ from niftynet_compat.config import (
     SegmentationSection,
     load_config,
 )
+from niftynet_compat.requirements import rank_complaint
 from niftynet_compat.sections_system import EVENT_HANDLERS
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "01_config"
@@ -197,10 +198,38 @@ def test_the_later_spelling_of_csv_file_is_the_same_key(tmp_path):
 
 
 def test_a_file_without_pimms_section_has_its_defaults_and_options_still_reach_it(tmp_path):
-    assert load(tmp_path, MINIMAL).pimms == PimmsSection()
+    text = MINIMAL.replace("(16, 16, 8)", "(16, 16, 1)")
+    assert load(tmp_path, text).pimms == PimmsSection()
     config = load(tmp_path, MINIMAL, {"seed": "7", "curriculum": "none", "norm": "none"})
     assert (config.pimms.seed, config.pimms.curriculum, config.pimms.norm) == (7, "none", "none")
     assert config.origin("PIMMS", "seed") == "--seed"
+
+
+def test_windows_that_are_volumes_ask_for_a_network_of_volumes_unless_the_rank_is_given(tmp_path):
+    config = load(tmp_path, MINIMAL)
+    assert (config.pimms.spatial_rank, config.origin("PIMMS", "spatial_rank")) == (3, "a.ini:5")
+    assert load(tmp_path, MINIMAL, {"spatial_rank": "2"}).pimms.spatial_rank == 2
+    for window in ("(16, 16, 1)", "(16, 16, 0)", "(0, 0, 0)", "16"):
+        config = load(tmp_path, MINIMAL.replace("(16, 16, 8)", window))
+        assert (config.pimms.spatial_rank, config.origin("PIMMS", "spatial_rank")) == (2, "default")
+
+
+@pytest.mark.parametrize(
+    ("window", "rank", "says"),
+    [
+        ((16, 16, 1), 2, None),
+        ((1, 16, 16), 2, None),
+        ((16, 16, 0), 2, None),
+        ((0, 0, 0), 3, None),
+        ((16, 16, 8), 3, None),
+        ((16, 16, 8), 2, "is a volume, but the network looks at slices; write (16, 16, 1), or spatial_rank = 3"),
+        ((16, 16, 1), 3, "is no volume; give three sizes above 1, or spatial_rank = 2"),
+        ((16, 1, 1), 2, "is no slice; give two sizes above 1"),
+    ],
+)
+def test_windows_have_the_axes_that_the_network_looks_at(window, rank, says):
+    complaint = rank_complaint(window, rank)
+    assert complaint is None if says is None else says in complaint
 
 
 def test_an_unset_choice_of_the_preset_is_none_and_the_word_none_sets_it(tmp_path):

@@ -1,12 +1,15 @@
 """The layout of a model folder."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from niftynet_compat.ini import ConfigError
 from niftynet_compat.model_dir import ModelDir
+
+RELEASED = Path(__file__).parents[1] / "goldens" / "07_networks" / "hemis_3mod_2d" / "model.ckpt.index"
 
 
 def with_checkpoints(root, *iterations, latest=None):
@@ -74,6 +77,28 @@ def test_missing_checkpoints_are_named_with_those_that_are_there(tmp_path):
         ModelDir(tmp_path / "new").latest_iteration()
     with pytest.raises(ConfigError, match="no line `model_checkpoint_path`"):
         with_checkpoints(tmp_path / "c", latest="x").latest_iteration()
+
+
+def test_a_checkpoint_of_niftynets_is_known_by_its_names_and_the_way_to_convert_it_is_said(tmp_path):
+    folder = with_checkpoints(tmp_path, 3, latest="model.ckpt-3")
+    assert not folder.is_niftynets(3)
+    index = tmp_path / "models" / "model.ckpt-3.index"
+    shutil.copyfile(RELEASED, index)
+    assert folder.is_niftynets(3)
+    command = rf"pimms-tf import-checkpoint {tmp_path}/models/model.ckpt-3 --network NAME --output DIR"
+    with pytest.raises(ConfigError, match=rf"was written by NiftyNet; {command}"):
+        folder.resolve(-1)
+    with pytest.raises(ConfigError, match=rf"holds NiftyNet's checkpoints up to iteration 3 .*{command}"):
+        folder.check_unused()
+    # One of ours has our names in the same format.
+    index.write_bytes(b"\0\x05\x01pimms/backend_0" + RELEASED.read_bytes()[-48:])
+    assert folder.resolve(-1) == 3
+    with pytest.raises(ConfigError, match="holds checkpoints up to iteration 3 .*give --starting_iter -1 to go on"):
+        folder.check_unused()
+
+
+def test_a_folder_without_checkpoints_may_be_trained_into(tmp_path):
+    ModelDir(tmp_path / "new").check_unused()
 
 
 def test_event_records_get_a_new_folder_unless_training_is_resumed(tmp_path):
