@@ -276,7 +276,7 @@ class SectionReader:
         known = own or nearest(key, [*sorted(KNOWN_KEYS), *FOREIGN])
         known = FOREIGN.get(known, known)
         if known is None:
-            return f"the keys here are {', '.join(prefix + name for name in keys)}"
+            return "--help lists them all" if prefix else f"the keys here are {', '.join(keys)}"
         owners = [name for name in SPECS if known in SPECS[name] and name != INPUT]
         where = "" if known in keys or not owners else f" of [{owners[0]}]"
         return f"did you mean {prefix}{known}{where}?"

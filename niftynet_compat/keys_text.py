@@ -52,18 +52,24 @@ def explain_key(key: str) -> str:
 
 def keys_help(verb: str = "") -> str:
     """Returns all keys that a verb reads, by section, with default and meaning; for another word, of all verbs."""
-    is_known = any(verb in spec.used_by.split() for specs in SPECS.values() for spec in specs.values())
     blocks = []
-    for section, specs in SPECS.items():
-        read = [spec for spec in specs.values() if not spec.idle and (not is_known or verb in spec.used_by.split())]
-        if not read:
-            continue
+    for section, read in read_by(verb).items():
         title = "input sections, which only the file can change" if section == INPUT else f"[{section}]"
         rows = [f"  --{spec.name} {_default(spec)}\n      {spec.meaning}{_choices(spec)}" for spec in read]
         if section == INPUT:
             rows = [row.replace("  --", "  ", 1) for row in rows]
         blocks.append("\n".join([f"keys of {title}", *rows]))
     return "\n\n".join(blocks)
+
+
+def read_by(verb: str = "") -> dict[str, list[KeySpec]]:
+    """Returns {section: keys} of what a verb reads, for a word that is none of all verbs; no section without keys."""
+    is_known = any(verb in spec.used_by.split() for specs in SPECS.values() for spec in specs.values())
+    read = {
+        section: [spec for spec in specs.values() if not spec.idle and (not is_known or verb in spec.used_by.split())]
+        for section, specs in SPECS.items()
+    }
+    return {section: specs for section, specs in read.items() if specs}
 
 
 def keys_markdown() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from niftynet_compat import ini
 from niftynet_compat.ini import ConfigError
+from niftynet_compat.spelling import nearest
 
 
 def find_config(value: str | Path) -> Path:
@@ -23,7 +24,10 @@ def find_config(value: str | Path) -> Path:
     if found:
         return found
     places = " or ".join(str(absolute(candidate)) for candidate in candidates)
-    raise ConfigError(f"{value}: there is no configuration file {places}; check the path")
+    beside = given.parent.glob("*.ini") if given.parent.is_dir() else ()
+    known = nearest(given.name, sorted(path.name for path in beside))
+    hint = f"did you mean {given.parent / known}?" if known else "check the path"
+    raise ConfigError(f"{value}: there is no configuration file {places}; {hint}")
 
 
 def niftynet_home() -> Path | None:

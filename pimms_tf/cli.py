@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,11 @@ from typing import NoReturn
 from niftynet_compat import Config, ConfigError, keys_help, load_config
 from niftynet_compat.commands import join_signed, split_config
 from niftynet_compat.console import RunLog, is_ours
+from niftynet_compat.names import network_complaint
+from niftynet_compat.sections import KNOWN_KEYS
+from niftynet_compat.spelling import nearest
 from pimms_tf import __version__, journal
+from pimms_tf.completion import SHELLS, completion_script, options_of
 from pimms_tf.errors import InputError
 from pimms_tf.migrate_cli import add_verbs
 from pimms_tf.progress import StopSignals, counting, progress
@@ -63,10 +68,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints end like every other mistake, as one sentence."""
+    """A parser whose complaints end like every other mistake, as one sentence, with what was probably meant."""
+
+    words: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; {self.prog} --help lists what there is")
+        raise InputError(self._choice(message) or self._missing(message))
+
+    def _choice(self, message: str) -> str:
+        match = re.match(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if match is None:
+            return ""
+        what, word, choices = match[1], match[2], re.findall(r"[\w-]+", match[3])
+        # NiftyNet's other words for its actions are not near ours by their letters.
+        meant = {"infer": "inference", "eval": "evaluation", "merge": "inference --merge N"}
+        known = meant.get(word) if what == "VERB" else None
+        known = known or nearest(word, choices)
+        hint = f"did you mean {known}?" if known else f"choose one of {', '.join(choices)}"
+        if what.startswith("-"):
+            return f"{what} {word} is not one of its words; {hint}"
+        if self.words and self.words[0].startswith("-"):
+            return f"{self.words[0]} stands before the verb; write {self.prog} VERB ... {self.words[0]} {word}"
+        kind = "verb of " + self.prog if what != "SHELL" else "shell"
+        return f"{word} is not a {kind}; {hint}"
+
+    def _missing(self, message: str) -> str:
+        """The complaint itself, with the word that stands there in place of a required option."""
+        wanted = message.partition("arguments are required: ")[2].split(", ")
+        strange = [word for word in self.words if word.startswith("--") and word not in options_of(self)]
+        for word in strange:
+            if known := nearest(word.partition("=")[0], [option for option in wanted if option.startswith("-")]):
+                return f"{word} is not an option of {self.prog}; did you mean {known}?"
+        return f"{message}; {self.prog} --help lists what there is"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         sub.add_argument("--debug", action="store_true", help="show the traceback of a mistake in the input")
-        sub.set_defaults(run=run, takes_overrides=overrides)
+        sub.set_defaults(run=run, takes_overrides=overrides, parser=sub)
         if overrides:
             # The INI file itself is no positional argument here: argparse would take the value of an override for it.
             sub.usage = "%(prog)s [options] CONFIG [--key value ...]"
@@ -137,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--subjects", type=int, default=10, metavar="N")
     sub.add_argument("--spacing_mm", type=float, default=1.0, metavar="MM", help="voxel size")
     sub.add_argument("--seed", type=int, default=0)
+    text = f"print the script that completes commands in a shell: {', '.join(SHELLS)}"
+    sub = verb("completion", _completion, text, overrides=False)
+    sub.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     sub = verb("demo", _demo, "train, segment, evaluate and export on simulated scans, in minutes", overrides=False)
     sub.add_argument("folder", nargs="?", type=Path, default=Path("pimms-demo"), metavar="FOLDER")
     return parser
@@ -151,9 +191,14 @@ def _take_words(arguments: argparse.Namespace, rest: Sequence[str]) -> list[str]
     words = join_signed(rest)
     if arguments.takes_overrides and arguments.conf is None:
         arguments.conf, words = split_config(words)
-    if words and not arguments.takes_overrides:
-        word = words[0].partition("=")[0]
-        raise InputError(f"'{word}' on the command line is not an option of this verb; --help lists what there is")
+    own = options_of(arguments.parser)
+    for word in words if arguments.takes_overrides else words[:1]:
+        option = word.partition("=")[0]
+        keys = [f"--{key}" for key in KNOWN_KEYS] if arguments.takes_overrides else []
+        known = nearest(option, [*own, *keys]) if option.startswith("--") and option not in keys else None
+        if known in own or not arguments.takes_overrides:
+            hint = f"did you mean {known}?" if known else "--help lists them"
+            raise InputError(f"{option} is not an option of {arguments.parser.prog}; {hint}")
     return words
 
 
@@ -217,12 +262,12 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
     config = _config(arguments, words, "inference")
+    shard = None if arguments.shard is None else read_shard(arguments.shard)
     run = import_run()
 
     if arguments.merge is not None:
         run.merge(config, arguments.merge)
         return 0
-    shard = None if arguments.shard is None else read_shard(arguments.shard)
     with journal.application(config):
         run.inference(config, shard, arguments.resume)
     return 0
@@ -269,6 +314,8 @@ def _export(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
+    if complaint := network_complaint(arguments.network):
+        raise InputError(f"--network {arguments.network} {complaint}")
     import_run()
     from pimms_tf.import_checkpoint import import_checkpoint
 
@@ -294,6 +341,11 @@ def _simulate(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.demo import write_subjects
 
     write_subjects(arguments.folder, arguments.subjects, arguments.spacing_mm, arguments.seed)
+    return 0
+
+
+def _completion(arguments: argparse.Namespace, words: list[str]) -> int:
+    print(completion_script(arguments.shell, _parser()), end="")
     return 0
 
 

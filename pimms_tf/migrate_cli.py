@@ -48,11 +48,11 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     show.usage = "%(prog)s [options] CONFIG [--key value ...]"
     show.add_argument("-c", "--conf", type=Path, metavar="CONFIG", help="the INI file, as NiftyNet spells it")
     show.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
-    show.set_defaults(run=_show, takes_overrides=True)
+    show.set_defaults(run=_show, takes_overrides=True, parser=show)
     explain = parts.add_parser("explain", help="meaning, values, default and verdict of a key", allow_abbrev=False)
     explain.add_argument("key", nargs="?", metavar="KEY")
     explain.add_argument("--markdown", action="store_true", help="all keys as the text of docs/keys.md")
-    explain.set_defaults(run=_explain, takes_overrides=False)
+    explain.set_defaults(run=_explain, takes_overrides=False, parser=explain)
 
 
 def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:

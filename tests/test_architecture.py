@@ -31,7 +31,7 @@ _MEETING = {
     for module in (
         *("run", "task", "settings", "cohort", "trained", "predicting", "inferring", "scoring", "journal"),
         *("import_checkpoint",),
-        *("cli", "niftynet_cli", "migrate_cli", "migrate_text"),
+        *("cli", "completion", "niftynet_cli", "migrate_cli", "migrate_text"),
         *("check", "check.dry_run", "check.report", "check.files", "check.labels", "check.windows"),
         *("check.model_folder", "check.evaluation", "check.costs"),
     )

@@ -38,7 +38,7 @@ def change(path: Path, alter) -> None:
     ("argv", "says"),
     [
         ((), "the following arguments are required: VERB"),
-        (("trian", "x.ini"), "invalid choice: 'trian' (choose from"),
+        (("trian", "x.ini"), "trian is not a verb of pimms-tf; did you mean train?"),
         (("train",), "no configuration file given: pimms-tf train CONFIG.ini"),
         (("train", "no.ini"), "there is no configuration file"),
         (("train", "x.ini", "y.ini"), "'y.ini' on the command line is neither an option"),
@@ -50,7 +50,7 @@ def change(path: Path, alter) -> None:
         (("train", "x.ini", "--name", "pims_online"), "did you mean pimms_online?"),
         (("export", "x.ini"), "the following arguments are required: --output"),
         (("report", "no.csv"), "there is no such file of results"),
-        (("report", "no.csv", "--subsets"), "'--subsets' on the command line"),
+        (("report", "no.csv", "--subsets"), "--subsets is not an option of pimms-tf report"),
         (("simulate", "."), "is not an empty folder"),
         (("simulate", "new", "--subjects", "1", "--seed", "-1"), "seed -1 is negative"),
         (("train", "x.ini", "-a", "net_gan"), "net_gan"),
