@@ -89,9 +89,8 @@ def main() -> None:
         # The last half of the iterations up to there, so that the first, compiled one, does not count.
         median = statistics.median(seconds[end // 2 : end])
         first = first or median
-        print(
-            f"iteration {end:6d}: {median * 1e3:7.2f} ms, {median / first:.3f} times the first; peak {memory[end]:.0f} MB"
-        )
+        ratio, peak = median / first, memory[end]
+        print(f"iteration {end:6d}: {median * 1e3:7.2f} ms, {ratio:.3f} times the first; peak {peak:.0f} MB")
 
 
 if __name__ == "__main__":
