@@ -327,6 +327,10 @@ def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
         recorded=arguments.recorded,
     )
     print(done.text())
+    old = arguments.prefix.parent.parent
+    for name in ("dataset_split.csv", "histogram_ref_file.txt"):
+        if (old / name).is_file() and not (arguments.output / name).exists():
+            print(f"{old / name} belongs to the model, too: copy it to {arguments.output}")
     return 0
 
 

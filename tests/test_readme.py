@@ -36,6 +36,13 @@ def test_every_verb_of_the_readme_is_one_of_the_command_line(capsys):
         assert f"pimms-tf {verb}" in capsys.readouterr().out
 
 
+def test_every_verb_of_the_command_line_has_a_row_or_a_section():
+    from pimms_tf.cli import _parser
+
+    (verbs,) = (action.choices for action in _parser()._actions if action.dest != "help" and action.choices)
+    assert set(verbs) <= set(re.findall(r"pimms-tf ([a-z-]+)", README))
+
+
 def test_the_demonstration_types_the_commands_of_the_readme():
     from pimms_tf.demo import demo_commands
 
