@@ -185,6 +185,16 @@ def subjects_in_phase(
     return [subject for subject in subjects if subject.subject_id in wanted]
 
 
+def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:
+    """Those of the subjects with a reference that inference was meant to segment."""
+    if not config.split_file.is_file():
+        return set(references)
+    subjects = [SubjectFiles(subject_id, {}) for subject_id in references]
+    split = read_split(config.split_file)
+    chosen = subjects_in_phase(subjects, split, config.inference.dataset_to_infer, config)
+    return {subject.subject_id for subject in chosen}
+
+
 def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoader:
     """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`."""
     network = config.network

@@ -1,13 +1,13 @@
 """Evaluation of a cohort: settings → reference and inferred masks → tables on disk."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ConfigError, SubjectFiles, read_split
+from niftynet_compat import Config, ConfigError
 from niftynet_compat.discovery import read_file_list
 from pimms_tf import cohort, journal, settings
 from pimms_tf.data.images import read_image, reorient
@@ -49,7 +49,7 @@ def evaluation(config: Config) -> str:
     references = cohort.files_of_section(config, task.label)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
     found = _segmentations(config, subsets)
-    expected = _expected_subjects(config, references)
+    expected = cohort.expected_subjects(config, references)
     results = []
     for subset, inferred in found.items():
         # Only subjects that inference was meant to segment are missed where they have no segmentation.
@@ -95,16 +95,6 @@ def _segmentations(config: Config, subsets: Sequence[tuple[str, ...]]) -> dict[t
         if subset not in found:
             log.warning("%s: no subject was segmented from %s", config.save_seg_dir, "+".join(subset))
     return found
-
-
-def _expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:
-    if not config.split_file.is_file():
-        return set(references)
-    subjects = [SubjectFiles(subject_id, {}) for subject_id in references]
-    chosen = cohort.subjects_in_phase(
-        subjects, read_split(config.split_file), config.inference.dataset_to_infer, config
-    )
-    return {subject.subject_id for subject in chosen}
 
 
 class _Pair(NamedTuple):

@@ -384,6 +384,26 @@ def test_evaluation_wants_segmentations_on_the_grids_of_the_labels(study):
     assert "are not on one grid" in mistakes[0]
 
 
+def test_evaluation_misses_only_segmentations_that_inference_was_meant_to_write(study):
+    found = study.copy_scans()
+    for number in (2, 3, 4, 5):
+        (found / f"sub0{number}_lesion.nii.gz").unlink()
+    image = nib.load(found / "sub00_lesion.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), found / "sub00_lesion.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), found / "sub01_lesion.nii.gz")
+    section = {"path_to_search": found, "filename_contains": "_lesion"}
+    changes = {"SEGMENTATION": {"inferred": "found"}, "found": section}
+    (study.folder / "model").mkdir()
+    split = [f"sub0{number},{'inference' if number < 2 else 'training'}\n" for number in range(6)]
+    (study.folder / "model" / "dataset_split.csv").write_text("".join(split))
+    report = check(study, action="evaluation", **changes)
+    assert (fact(report, "pairs"), texts(report, Level.REMARK)) == (2, "")
+    (study.folder / "model" / "dataset_split.csv").write_text("".join(split).replace("training", "inference"))
+    assert "no segmentation and are not evaluated: sub02, sub03" in texts(
+        check(study, action="evaluation", **changes), Level.REMARK
+    )
+
+
 # The command line and the report
 
 

@@ -31,7 +31,9 @@ def check_evaluation(config: Config, task: Task, fast: bool, progress: Progress,
         inferred = cohort.files_of_section(config, named[0]) if named else read_file_list(listed, "inferred")
         report.fact(SUBJECTS, "references", len(references), f"{len(references)} in [{task.label}]")
         report.fact(SUBJECTS, "segmentations", len(inferred), f"{len(inferred)} in {named[0] if named else listed}")
-        pairs = join_by_subject(references, inferred)
+        expected = cohort.expected_subjects(config, references)
+        due = {name: path for name, path in references.items() if name in inferred or name in expected}
+        pairs = join_by_subject(due, inferred)
         report.fact(SUBJECTS, "pairs", len(pairs))
     loader = config.inputs[task.label].loader if task.label in config.inputs else None
     wanted = [Wanted(pair.subject_id, task.label, pair.reference, loader, counts_values=True) for pair in pairs]
