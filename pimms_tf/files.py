@@ -1,11 +1,14 @@
 """Writing files and folders so that a reader never meets half of one."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     because image writers choose the format by them.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk is full; it names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
             path.rename(scratch / f"{path.name}.old")
         os.replace(temporary, path)
         _flush(path.parent)
+    except OSError as error:
+        # A system that cannot write on says neither where nor what.
+        if error.filename is None and error.errno in _DISK:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

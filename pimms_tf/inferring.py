@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,7 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
         border=border,
         codes=codes,
         outputs=_outputs(config, task, shard),
-        key=_key_of(config, task, model, codes),
+        key=_key_of(config, task, model, loader, codes),
         resume=resume,
         done=done,
     )
@@ -92,6 +93,8 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
         else:
             failed[files.subject_id] = mistake
             log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, _sentence(mistake))
+    if isinstance(run.cached, CachedLoader):
+        run.cached.close()
     for output in run.outputs.values():
         if output.folder.num_scans:
             log.info("Saved %s", output.folder.folder)
@@ -117,13 +120,14 @@ def merge(config: Config, count: int) -> None:
     task = task_of(config)
     _check_subsets(config, task)
     chosen = _subjects_to_infer(config, cohort.task_subjects(config, task, needs_label=False))
+    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     shards = shards_of([files.subject_id for files in chosen], count)
     for folder, records in _outputs(config, task, None).values():
         done = {files.subject_id: records.read(files.subject_id) for files in chosen}
         missing = [
             f"{files.subject_id} (shard {shards[files.subject_id].number} of {count})"
             for files in chosen
-            if done[files.subject_id] is None or _has_changed(files, task, records)
+            if done[files.subject_id] is None or _has_changed(files, task, loader, records, done[files.subject_id])
         ]
         if missing:
             raise InputError(
@@ -190,7 +194,7 @@ class _Run:
     def read(self, files: SubjectFiles) -> _Prepared | list[Record]:
         """The prepared subject, or its records if it is done already."""
         scans = cohort.scan_files(files, self.task)
-        key = subject_key(self.loader, scans, files.subject_id) or ""
+        key = _content_of(self.loader, scans, files.subject_id)
         if self.resume:
             records = [output.records.read(files.subject_id) for output in self.outputs.values()]
             if all(_is_of(record, self.key, key) for record in records):
@@ -289,9 +293,12 @@ def _outputs(config: Config, task: Task, shard: Shard | None) -> dict[Subset, _O
     return outputs
 
 
-def _key_of(config: Config, task: Task, model: PIMMS, codes: LabelMapping | None) -> str:
+def _key_of(config: Config, task: Task, model: PIMMS, loader: SubjectLoader, codes: LabelMapping | None) -> str:
     """A hash of everything but the subject that decides what a result looks like, and of some things that do not."""
-    told = (__version__, task, config.network, config.inference, config.task, config.pimms, codes)
+    # Shards may keep prepared scans on a disk of their own, and be followed by those of another phase.
+    pimms = replace(config.pimms, cache="", cache_gib=0.0)
+    inference, prepared = replace(config.inference, dataset_to_infer=""), subject_key(loader, {}, "")
+    told = (__version__, task, config.network, inference, config.task, pimms, prepared, codes)
     key = hashlib.blake2b(repr(told).encode(), digest_size=16)
     for variable in model.variables:
         key.update(variable.path.encode())
@@ -304,10 +311,23 @@ def _is_of(record: Record | None, run: str, content: str) -> bool:
     return record is not None and content != "" and (record.run, record.content) == (run, content)
 
 
-def _has_changed(files: SubjectFiles, task: Task, records: Records) -> bool:
-    """Whether a scan was written after its result was recorded."""
+def _content_of(loader: SubjectLoader, scans: Mapping[str, Path], subject_id: str) -> str:
+    """A hash of a subject's files and of how they are prepared, "" if nobody can vouch for them."""
+    try:
+        return subject_key(loader, scans, subject_id) or ""
+    except OSError:  # the loader says it better
+        return ""
+
+
+def _has_changed(files: SubjectFiles, task: Task, loader: SubjectLoader, records: Records, record: Record) -> bool:
+    """Whether a scan is another than that of the recorded result; those that nobody touched since are not read."""
+    scans = cohort.scan_files(files, task)
     recorded = records.path(files.subject_id).stat().st_mtime_ns
-    return any(path.stat().st_mtime_ns > recorded for path in cohort.scan_files(files, task).values())
+    # The time of change tells also of who set back the time of modification.
+    found = [os.stat(path) for path in scans.values()]
+    if all(max(each.st_mtime_ns, each.st_ctime_ns) <= recorded for each in found):
+        return False
+    return not _is_of(record, record.run, _content_of(loader, scans, files.subject_id))
 
 
 def _sentence(mistake: Exception) -> str:

@@ -1,5 +1,7 @@
 """Writing files completely or not at all."""
 
+import errno
+
 import pytest
 
 from pimms_tf.files import replacing
@@ -58,3 +60,12 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), replacing(tmp_path / "file" / "a.txt"):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize(("error", "named"), [(OSError(errno.ENOSPC, "full"), True), (OSError("something"), False)])
+def test_a_full_disk_is_named_by_what_did_not_fit(tmp_path, error, named):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="full|something") as complaint, replacing(path):
+        raise error
+    assert complaint.value.filename == (str(path) if named else None)
+    assert not list(tmp_path.iterdir())

@@ -158,14 +158,55 @@ def test_a_merge_refuses_results_of_changed_files_and_of_different_settings(coho
     with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
         run.merge(configured(cohort), 2)
     run.inference(configured(cohort), Shard(2, 2), resume=True)
-    os.utime(cohort.scans / "sub03_T2.nii.gz")
-    with pytest.raises(InputError, match=r"no result of their present files .*: sub03 \(shard 2 of 2\); run"):
+    os.utime(cohort.scans / "sub05_T2.nii.gz")  # the same bytes
+    edit_and_set_back(cohort.scans / "sub03_T2.nii.gz")
+    with pytest.raises(InputError, match=r"1 of 6 .* of their present files .*: sub03 \(shard 2 of 2\); run"):
         run.merge(configured(cohort), 2)
-    run.inference(configured(cohort), Shard(2, 2))
+    run.inference(configured(cohort), Shard(2, 2), resume=True)
     run.merge(configured(cohort), 2)
     assert len(lists(cohort)[0].splitlines()) == 6
 
 
+def edit_and_set_back(path):
+    found, image = path.stat(), nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 1.5 + 1, image.affine), path)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def test_shards_may_prepare_scans_in_folders_of_their_own_but_not_in_ways_of_their_own(cohort):
+    for number in (1, 2):
+        run.inference(configured(cohort, "--cache", f"cache_{number}"), Shard(number, 2))
+    first = times(cohort)
+    run.merge(configured(cohort), 2)
+    run.inference(configured(cohort, "--cache", "off"), resume=True)
+    assert times(cohort) == first
+    cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T1={"interp_order": 1})
+    run.inference(configured(cohort), Shard(2, 2), resume=True)
+    assert {name[:5] for name, time in times(cohort).items() if time != first[name]} == {"sub01", "sub03", "sub05"}
+    with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
+        run.merge(configured(cohort), 2)
+
+
+def test_a_run_says_what_the_cache_was_good_for(cohort, caplog):
+    with caplog.at_level("INFO"):
+        for found in (0, 6):
+            run.inference(configured(cohort, "--cache", "prepared"))
+            assert f"prepared: {found} found, {6 - found} prepared, 6 entries" in caplog.text
+
+
+def test_a_file_that_goes_away_ends_its_subject_as_a_mistake(cohort, monkeypatch, caplog):
+    scan, read = cohort.scans / "sub02_T1.nii.gz", inferring.overlapped
+
+    def meanwhile(*steps):
+        scan.unlink()
+        return read(*steps)
+
+    monkeypatch.setattr(inferring, "overlapped", meanwhile)
+    with pytest.raises(InputError, match=f"1 of 6 subjects could not be done: subject sub02, .*{scan.name}"):
+        run.inference(configured(cohort))
+
+
+@pytest.mark.slow
 def test_shards_of_every_subset_are_merged_too(cohort):
     words = ("--subsets", "True")
     (cohort.scans / "sub02_T1.nii.gz").unlink()
