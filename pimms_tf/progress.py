@@ -16,11 +16,12 @@ class StopSignals(AbstractContextManager):
     """Turns SIGINT or SIGTERM into a request to stop after the current iteration; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.exit_code = 0
+        # Whoever was not asked himself stops for another worker, whom the queue told to end.
+        self.exit_code, self._asked = _TERMINATED, False
         self._previous: dict[signal.Signals, object] = {}
 
     def requested(self) -> bool:
-        return self.exit_code != 0
+        return self._asked
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
@@ -35,7 +36,7 @@ class StopSignals(AbstractContextManager):
     def _stop(self, number: int, frame: object) -> None:
         if self.requested():
             raise KeyboardInterrupt
-        self.exit_code = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
+        self.exit_code, self._asked = _INTERRUPTED if number == signal.SIGINT else _TERMINATED, True
         logging.getLogger(__name__).warning("stopping after this iteration; again to stop at once")
 
 

@@ -262,6 +262,8 @@ def set_precision(model: PIMMS, precision: Precision) -> None:
         raise InputError(f'precision = "{precision}" is not known; choose one of {", ".join(get_args(Precision))}')
     if precision == "float32":
         return
+    if precision == "mixed_float16" and not tf.config.list_logical_devices("GPU"):
+        log.warning("mixed_float16 is for GPUs; a processor takes far longer with it than with float32")
     for layer in model._flatten_layers():
         if isinstance(layer, (Backend, Bottleneck, Convolution)):
             for part in layer._flatten_layers():

@@ -3,18 +3,19 @@
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pimms_tf.data.pipeline import Batch
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Prediction, regularised_variables
 from pimms_tf.models.layers import share_statistics
-from pimms_tf.training.devices import cluster_in, gather
+from pimms_tf.training.devices import cluster_in, gather, over_workers
 from pimms_tf.training.losses import Loss, mean_weight_penalty, modality_cross_entropy
 from pimms_tf.training.schedules import Schedule
 
@@ -245,11 +246,13 @@ def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
 
     if not together:
         return tf.function(compute, reduce_retracing=True)
-    traced = []
+    traced, everyone = [], over_workers(strategy)
 
     def traced_once(batch: Batch, *numbers: tf.Tensor) -> tuple[Metrics, tf.Tensor]:
         # A process that traces again, for windows of another size, would number its collective operations otherwise
-        # than the rest and wait for ever. Sizes in space therefore stay open.
+        # than the rest and wait for ever. Sizes in space therefore stay open; slots cannot, and must be as many.
+        slots = batch.scans.shape[-1]
+        check_equal_slots(traced[0][1:] if traced else everyone(np.array([slots], np.int32)).ravel().tolist(), slots)
         if not traced:
             rank = len(batch.label.shape) - 1
             scans, valid, modality, label = (tf.TensorSpec(part.shape, part.dtype) for part in batch)
@@ -258,10 +261,23 @@ def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
             label = tf.TensorSpec((label.shape[0], *space), label.dtype)
             scalar = tf.TensorSpec((), tf.float32)
             signature = [Batch(scans, valid, modality, label), scalar, scalar]
-            traced.append(tf.function(compute, input_signature=signature))
-        return traced[0](batch, *numbers)
+            traced.append((tf.function(compute, input_signature=signature), slots))
+        return traced[0][0](batch, *numbers)
 
     return traced_once
+
+
+def check_equal_slots(others: Sequence[int], slots: int) -> None:
+    """Nothing, if all batches that are computed together have as many slots as this one.
+
+    Raises:
+        InputError: some have another number, because their subjects have.
+    """
+    if any(other != slots for other in others):
+        raise InputError(
+            f"the workers' windows have {' and '.join(map(str, sorted({slots, *others})))} scan slots, since subjects "
+            "differ in how many scans they have: set max_slots in [PIMMS] to the largest number"
+        )
 
 
 def _losses(model: PIMMS, batch: Batch, weight, loss: Loss, objective: Objective, training: bool) -> Metrics:

@@ -32,6 +32,7 @@ from pimms_tf.training import (
 )
 from pimms_tf.training.checkpoints import Checkpoints, load_arrays
 from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, rows_here
+from pimms_tf.training.steps import check_equal_slots
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
@@ -262,6 +263,7 @@ def in_a_process_of_its_own(program, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_to_the_last_digits_what_one_device_learns_from_their_batches_together(tmp_path):
     in_a_process_of_its_own(SEVERAL.replace("CASES", '[("online", {})]'), tmp_path)
 
@@ -323,6 +325,20 @@ def test_only_convolutions_and_what_lies_between_them_compute_in_half_precision(
     )
     assert {layer.compute_dtype for layer in whole} == {"float32"}
     assert {variable.dtype for variable in model.variables} == {"float32"}
+
+
+def test_workers_whose_subjects_have_other_numbers_of_scans_are_told_to_set_max_slots():
+    check_equal_slots([2, 2], 2)
+    with pytest.raises(InputError, match=r"have 1 and 2 and 4 scan slots, .*: set max_slots in \[PIMMS\]"):
+        check_equal_slots([2, 1, 4], 2)
+
+
+def test_a_processor_is_no_place_for_float16(caplog):
+    model = make_state("classifier").model
+    set_precision(model, "mixed_bfloat16")
+    assert not caplog.text
+    set_precision(model, "mixed_float16")
+    assert "mixed_float16 is for GPUs" in caplog.text
 
 
 def test_an_unknown_precision_is_refused_with_the_known_ones():
@@ -454,7 +470,7 @@ def test_one_signal_stops_all_workers_with_a_checkpoint(study):
         outputs = [worker.communicate(timeout=60)[0] for worker in workers]
         assert "saved: " in outputs[0]
         assert list((study.folder / "model" / "models").glob("model.ckpt-*.index"))
-        assert workers[1].returncode == 143
+        assert [worker.returncode for worker in workers] == [143, 143]
     finally:
         for worker in workers:
             worker.kill()
