@@ -1,5 +1,6 @@
 """From the text of a section to its checked values, with every mistake and every remark collected on the way."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from niftynet_compat import ini, sections
 from niftynet_compat.commands import take_options
-from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, UsageError, one_line
+from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, UsageError, excerpt
 from niftynet_compat.sections import INPUT, KNOWN_KEYS, SPECS, InputSection, KeySpec, Value, Verdict, shown
 from niftynet_compat.spelling import nearest
 
@@ -64,7 +65,7 @@ class Findings:
         self.wrong.setdefault((section, key), []).append(text)
         line = self.lines.get((section, key), 0)
         place = (
-            f"{self.path}, line {line}: [{section}] {key} = {one_line(value)}" if line else f"--{key} {one_line(value)}"
+            f"{self.path}, line {line}: [{section}] {key} = {excerpt(value)}" if line else f"--{key} {excerpt(value)}"
         )
         (self.unreadable if is_usage else self.mistakes.append)(f"{place} {text}")
 
@@ -135,7 +136,9 @@ class SectionReader:
                 continue
             place = "DEFAULT" if entry.inherited else name
             self.findings.lines[place, key] = entry.line
-            self.findings.remark(place, key, f"has no effect here: {self._owner(key, task_part, parts, inputs)}")
+            home = sections.OTHER_KEYS.get(key) == name
+            reason = "no network here has it" if home else self._owner(key, task_part, parts, inputs)
+            self.findings.remark(place, key, f"has no effect here: {reason}")
 
     def _assign(self, words: Sequence[str]) -> dict[str, dict[str, str]]:
         # Sections take options in the order of the file; those a run can do without come last if the file lacks them.
@@ -153,7 +156,7 @@ class SectionReader:
         for texts in given.values():
             for key in [key for key, text in texts.items() if {"\n", "\r"} & set(text)]:
                 self.findings.unreadable(
-                    f"--{key} {one_line(texts.pop(key))} has a line break; write the value on one line"
+                    f"--{key} {excerpt(texts.pop(key))} has a line break; write the value on one line"
                 )
         for key, text in rest:
             if not key:
@@ -169,7 +172,7 @@ class SectionReader:
             else:
                 known = [name for section in order for name in SPECS[section]]
                 reason = f"is not an option; {self._suggestion(key, known, '--')}"
-            self.findings.mistakes.append(f"--{key} {text} {reason}")
+            self.findings.mistakes.append(f"--{key} {excerpt(text)} {reason}")
         return given
 
     def _values(
@@ -319,6 +322,8 @@ class SectionReader:
 
 
 def _check_range(spec: KeySpec, value: Value) -> None:
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("is not a number that anything can be done with")
     if spec.low is not None and not value >= spec.low:
         raise ValueError(f"is below {spec.low}, the lowest legal value")
     if spec.high is not None and not value <= spec.high:

@@ -257,7 +257,7 @@ def inspect_config(
     if task_part is not None:
         requirements.check_needs(action, task, task_part, parts, found, findings)
         requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
-        requirements.remark_on_idle_values(task, task_part, parts, parts["pimms"], findings)
+        requirements.remark_on_idle_values(task, task_part, parts, application, findings)
     config = Config(
         path=path,
         application=names.APPLICATION_OF_SECTION.get(task, ""),
@@ -296,8 +296,13 @@ def _task_of(found: Mapping[str, ini.IniSection], wanted: str | None, findings: 
         )
         return None
     options = [wanted] if wanted else list(sections.TASK_SECTIONS)
+    others = [name for name in (*sections.TASK_SECTIONS, *sections.OTHER_TASKS) if name in found]
     near = [name for name in found if nearest(name, options) and name not in sections.TASK_SECTIONS]
     hint = f"did you mean that by [{near[0]}]?" if near else "add it with the keys image, label and num_classes"
+    if others and not near:
+        program = names.APPLICATION_OF_SECTION.get(others[0])
+        what = f"that of -a {program}" if program else "a task of NiftyNet that is not built here"
+        hint = f"it has [{others[0]}], {what}"
     listed = " or ".join(f"[{name}]" for name in options)
     findings.mistake(f"requires the section {listed}, which is not there; {hint}")
     return None

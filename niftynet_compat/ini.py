@@ -22,6 +22,7 @@ _OPTION = re.compile(r"(?P<key>.*?)\s*[=:]\s*(?P<value>.*)$")
 _REFERENCE = re.compile(r"%\(([^)]+)\)s")
 _INLINE_COMMENT = re.compile(r"\s[;#]")
 _DEEPEST_REFERENCE = 10
+_SHOWN = 120  # characters from each end of a long value in messages
 
 
 class ConfigError(ValueError):
@@ -263,19 +264,23 @@ def _raw_sections(text: str, path: Path) -> tuple[dict[str, _RawSection], list[s
             section = sections.setdefault(name, _RawSection(number))
             continue
         if section is None:
-            mistakes.append(f"{here}: {value!r} stands before the first [section]; put a section header above it")
+            mistakes.append(
+                f"{here}: {excerpt(value)!r} stands before the first [section]; put a section header above it"
+            )
             continue
         option = _OPTION.match(value)
         if option is None or not option["key"]:
-            mistakes.append(f"{here}: {value!r} in [{name}] is not `key = value`; add the missing part or a leading #")
+            mistakes.append(
+                f"{here}: {excerpt(value)!r} in [{name}] is not `key = value`; add the missing part or a leading #"
+            )
             entry = None
             continue
         key = option["key"].rstrip().lower()
         entry = _RawEntry(number, [option["value"].strip()])
         if key in section.entries:
             mistakes.append(
-                f"{here}: [{name}] {key} = {entry.lines[0]} is given in line {section.entries[key].line} already; "
-                "keep one of them"
+                f"{here}: [{name}] {key} = {excerpt(entry.lines[0])} is given in line {section.entries[key].line} "
+                "already; keep one of them"
             )
         else:
             section.entries[key] = entry
@@ -289,7 +294,7 @@ def _resolved_entries(
     texts = {key: "\n".join(entry.lines).rstrip() for key, entry in merged.items()}
     entries = {}
     for key, raw in merged.items():
-        where = f"{path}, line {raw.line}: [{name}] {key} = {one_line(texts[key])}"
+        where = f"{path}, line {raw.line}: [{name}] {key} = {excerpt(texts[key])}"
         try:
             text = _interpolated(key, texts[key], texts, 1)
         except ValueError as error:
@@ -337,6 +342,13 @@ def _interpolated(key: str, text: str, texts: Mapping[str, str], depth: int) -> 
 def one_line(text: str) -> str:
     """Returns the text on one line, for messages: the lines of a continued value joined by ` / `."""
     return " / ".join(line for line in text.split("\n") if line)
+
+
+def excerpt(text: str) -> str:
+    """Returns the text for a message: on one line, without control characters, its middle left out if it is long."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in one_line(text))
+    left_out = len(line) - 2 * _SHOWN
+    return line if left_out <= 0 else f"{line[:_SHOWN]} … {left_out} characters … {line[-_SHOWN:]}"
 
 
 def _each(text: str, convert: type, complaint: str) -> Iterable[int | float]:

@@ -6,6 +6,7 @@ remarks, the migration report, `config explain` and `docs/keys.md` all look at t
 
 import dataclasses
 import enum
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -197,6 +198,15 @@ def flip_axes(value: tuple[int, ...]) -> str | None:
 def sizes(value: tuple[int, ...]) -> str | None:
     """Returns what is wrong with numbers of voxels."""
     return None if all(size >= 0 for size in value) else "must not be negative"
+
+
+def pattern(value: str) -> str | None:
+    """Returns what is wrong with a regular expression."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        return f"is no regular expression ({error}); write a backslash before characters meant as they are"
+    return None
 
 
 def widths(value: tuple[int, ...]) -> str | None:

@@ -48,6 +48,7 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
     for key in ("label", "sampler", "inferred", "modalities"):
         if len(config.sources(key)) > 1:
             rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True)
+    rows |= _label_window(config)
     sampler = config.sources("sampler")
     if sampler and config.network.window_sampling not in ("weighted", "balanced"):
         rows[config.task_name, "sampler"] = Difference(
@@ -96,6 +97,21 @@ def _network(config: Config) -> dict[tuple[str, str], Difference]:
         return {("NETWORK", "name"): Difference(f"it means {network.ours} here, built as the released program", False)}
     text = f"it means {network.ours} here, built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the "
     return {("NETWORK", "name"): Difference(f"{text}released program did", True)}
+
+
+def _label_window(config: Config) -> dict[tuple[str, str], Difference]:
+    """A window of the labels that is not the images': NiftyNet cuts it from the middle of theirs."""
+    images = [config.inputs[name].spatial_window_size for name in config.sources("image") if name in config.inputs]
+    labels = config.sources("label")[:1] if config.task_name != "CLASSIFICATION" else ()
+    for name in labels:
+        window = config.inputs[name].spatial_window_size if name in config.inputs else ()
+        if window and images and images[0] and window != images[0]:
+            text = (
+                f"labels are cut like the scans, in windows of {shown(images[0])}; NiftyNet cut windows of "
+                f"{shown(window)} from their middle"
+            )
+            return {(name, "spatial_window_size"): Difference(text, True)}
+    return {}
 
 
 def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:

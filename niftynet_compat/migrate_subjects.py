@@ -49,7 +49,11 @@ def join_subjects(config: Config) -> Join:
 def _joined(config: Config, found: Discovery) -> Join:
     task = config.application and config.task_name
     scans = [name for name in config.sources("image") if name in found.found]
-    required = [] if task == "CLASSIFICATION" else [name for name in config.sources("label")[:1] if name in found.found]
+    # What training leaves subjects out for; a classifier has its answer from the first of the two.
+    answers = (config.sources("label"), config.sources("modality_label"), config.sources("modalities"))
+    if task == "CLASSIFICATION":
+        answers = (answers[0] or answers[1],)
+    required = [name for named in (*answers, config.sources("sampler")) for name in named[:1] if name in found.found]
     lines = [", ".join(f"[{name}] {count} files" for name, count in found.found.items())]
     complete, _ = select_subjects(found.subjects, [*scans, *required])
     rule = [*scans, *required] if not config.pimms.keep_incomplete else required

@@ -31,6 +31,8 @@ APPLICATIONS: dict[str, str] = {
     "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication": "SEGMENTATION",
     "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication": "SEGMENTATION",
 }
+# Of the fork's programs the one that never looked at [NETWORK] name.
+ALWAYS_HEMIS = "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication"
 APPLICATION_OF_SECTION: dict[str, str] = {
     "SEGMENTATION": "net_segment",
     "CLASSIFICATION": "net_classify",

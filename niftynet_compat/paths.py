@@ -23,11 +23,22 @@ def find_config(value: str | Path) -> Path:
     found = first_file(candidates)
     if found:
         return found
+    if os.path.lexists(given):
+        raise ConfigError(f"{value}: {_no_file(given)}")
     places = " or ".join(str(absolute(candidate)) for candidate in candidates)
     beside = given.parent.glob("*.ini") if given.parent.is_dir() else ()
     known = nearest(given.name, sorted(path.name for path in beside))
     hint = f"did you mean {given.parent / known}?" if known else "check the path"
     raise ConfigError(f"{value}: there is no configuration file {places}; {hint}")
+
+
+def _no_file(path: Path) -> str:
+    """What something is that has a name but is no file to read."""
+    if path.is_dir():
+        return "is a folder, where an INI file is needed; name a file in it"
+    if path.is_symlink():
+        return f"is a link to {os.readlink(path)}, where no file is; correct the link"
+    return "is no regular file, where an INI file is needed; give the path of one"
 
 
 def niftynet_home() -> Path | None:

@@ -64,15 +64,27 @@ def check_needs(
 
 
 def remark_on_idle_values(
-    task: str, part: TaskSection, parts: Mapping[str, object], pimms: PimmsSection, findings: Findings
+    task: str,
+    part: TaskSection,
+    parts: Mapping[str, object],
+    application: str | None,
+    findings: Findings,
 ) -> None:
     """Adds remarks on values that other values leave without effect, or that the released programs took otherwise."""
     network = parts["network"]
+    known = names.NETWORKS.get(network.name)
+    if application == names.ALWAYS_HEMIS and known is not None and known.ours not in (None, "hemis"):
+        findings.remark(
+            "NETWORK",
+            "name",
+            f"{network.name} means {known.ours}, but the program -a {application} built its HeMIS network whatever was "
+            "set; write --name hemis to do likewise",
+        )
     for key in ("label", "sampler", "inferred", "modalities"):
         named = getattr(part, key, ())
         if len(named) > 1:
             findings.remark(task, key, f"names {len(named)} sections, of which only the first, {named[0]}, is used")
-    if parts["training"].patience != TrainingSection().patience and not pimms.early_stopping:
+    if parts["training"].patience != TrainingSection().patience and not parts["pimms"].early_stopping:
         findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
     if network.name.startswith(names.TWO_DIMENSIONAL) and not network.whitening and not network.normalisation:
         findings.remark(

@@ -15,6 +15,7 @@ from niftynet_compat.keys import (
     flip_axes,
     key,
     pair,
+    pattern,
     percentiles,
     sizes,
     unsupported,
@@ -311,12 +312,14 @@ class TrainingSection:
         ini.to_str,
         "",
         "regular expression: restore only these weights",
+        check=pattern,
         differs="names are those of the variables here, and what is restored still trains",
     )
     vars_to_freeze: str = key(
         ini.to_str,
         "",
         "regular expression: weights that do not train",
+        check=pattern,
         differs="names are those of the variables here; unset freezes nothing, where NiftyNet took vars_to_restore",
     )
     rotation_angle: tuple[float, ...] = key(ini.to_floats, (), "lowest, highest angle in degrees", check=pair)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from niftynet_compat import ini
-from niftynet_compat.keys import differs, key, orientation, sizes, sources, three_spacings, unsupported
+from niftynet_compat.keys import differs, key, orientation, pattern, sizes, sources, three_spacings, unsupported
 
 _SELECTIVE = "only a contributed sampler of NiftyNet reads it, which is not built here"
 _MIX_UP = "mix-up is not built"
@@ -129,7 +129,7 @@ class ClassificationSection:
         ini.to_bool,
         False,
         "write probabilities",
-        no_effect="modality_scores.csv always holds them; only the tables of output_names = niftynet06 follow it",
+        differs="the tables that net_classify writes follow it; modality_scores.csv always holds probabilities",
         used_by="inference",
     )
     label_normalisation: bool = key(
@@ -221,7 +221,9 @@ class InputSection:
     filename_not_contains: tuple[str, ...] = key(
         ini.to_strs, (), "words that do not occur in a file's name", keeps_empty=True
     )
-    filename_removefromid: str = key(ini.to_str, "", "regular expression removed from the name to form the id")
+    filename_removefromid: str = key(
+        ini.to_str, "", "regular expression removed from the name to form the id", check=pattern
+    )
     interp_order: int = key(ini.to_int, 1, "spline order, 0 for labels, -1 never interpolated", low=-1, high=3)
     loader: str | None = key(
         ini.to_str,

@@ -1,5 +1,6 @@
 """The nearest legal spelling of a word."""
 
+import functools
 from collections.abc import Iterable
 
 
@@ -19,6 +20,8 @@ def nearest(word: str, options: Iterable[str], limit: int = 3) -> str | None:
     return best
 
 
+# A file of a thousand sections tends to have one misspelling a thousand times.
+@functools.lru_cache(maxsize=1 << 14)
 def _num_edits(a: str, b: str) -> int:
     rows = [list(range(len(b) + 1))]
     for i, left in enumerate(a, start=1):

@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ConfigError) as error:
         return _complain(error, debug)
     except BrokenPipeError:
-        # Whoever reads the output has had enough, such as `head`; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return leave_broken_pipe()
     except OSError as error:
         if error.filename is None:
             raise
@@ -213,6 +211,13 @@ def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Con
         logging.getLogger(__name__).warning("%s", remark)
     choose_devices(config)
     return config
+
+
+def leave_broken_pipe() -> int:
+    """Returns the exit code for a reader of the output, such as `head`, that has had enough."""
+    # Python would complain again when it flushes.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
 
 
 def choose_devices(config: Config) -> None:

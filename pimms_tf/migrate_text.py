@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from niftynet_compat import Config, KeyStatus, Migration, Verdict
+from niftynet_compat.ini import excerpt
 from niftynet_compat.keys import key_specs, shown
 
 _STATES = {0: "clean", 1: "results change", 2: "cannot run"}
@@ -103,7 +104,7 @@ def _key_lines(keys: Sequence[KeyStatus]) -> list[str]:
         numbers = [str(key.line) for key in group if key.line]
         line = f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}: " if numbers else ""
         place = " ".join(f"[{key.section}]" for key in group if key.section)
-        setting = f"{name} = {text}".rstrip() if numbers and name else name
+        setting = f"{name} = {excerpt(text)}".rstrip() if numbers and name else name
         lines.append(
             " ".join(part for part in (f"{line}{place}".rstrip(), setting, "—" if setting else "", sentence) if part)
         )

@@ -16,7 +16,7 @@ from niftynet_compat.ini import UsageError
 from niftynet_compat.names import application_section
 from niftynet_compat.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTIONS, shown
 from pimms_tf import __version__, journal
-from pimms_tf.cli import QUIET, choose_devices, import_run
+from pimms_tf.cli import QUIET, choose_devices, import_run, leave_broken_pipe
 from pimms_tf.errors import InputError
 from pimms_tf.progress import StopSignals
 
@@ -42,11 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         call = parse_command(words)
         if isinstance(call, Asked):
-            print(_help(call.program) if call.what == "help" else _version())
+            print(_help(call.program) if call.what == "help" else _version(), flush=True)
             return 0
-        return _run(call)
+        code = _run(call)
+        sys.stdout.flush()
+        return code
     except (InputError, ConfigError) as error:
         return _complain(error, "--debug" in words)
+    except BrokenPipeError:
+        return leave_broken_pipe()
     except OSError as error:
         if error.filename is None:
             raise

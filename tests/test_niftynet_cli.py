@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,16 @@ def test_the_commands_are_installed_and_start_without_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_who_has_had_enough_of_the_help_sees_no_traceback():
+    program = "from pimms_tf.niftynet_cli import main\nraise SystemExit(main(['net_segment', '-h']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as it:
+        it.stdout.close()
+        complaint = it.stderr.read()
+    assert (it.returncode, complaint) == (141, b"")
 
 
 # ---- conformance: what a command line makes of a file
@@ -401,7 +412,7 @@ def test_a_run_that_is_cancelled_says_so_and_can_go_on(study, run, monkeypatch):
 
     class Stopped(niftynet_cli.StopSignals):
         def __enter__(self):
-            self.exit_code = 130
+            self._stop(signal.SIGINT, None)
             return self
 
     monkeypatch.setattr(niftynet_cli, "StopSignals", Stopped)

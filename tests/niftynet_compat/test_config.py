@@ -671,7 +671,10 @@ def test_modality_names_are_those_of_pimms_or_the_sections(tmp_path):
         ("NETWORK", "batch_size = 4 ; x", ["comment behind the value"]),
         ("NETWORK", "batch_size = 0", ["[NETWORK] batch_size = 0 is below 1"]),
         ("NETWORK", "keep_prob = 1.5", ["above 1"]),
-        ("NETWORK", "keep_prob = nan", ["below 0"]),
+        ("NETWORK", "keep_prob = nan", ["keep_prob = nan is not a number that anything can be done with"]),
+        ("TRAINING", "vars_to_freeze = *(", ["vars_to_freeze = *( is no regular expression", "backslash"]),
+        ("TRAINING", "vars_to_restore = [", ["is no regular expression"]),
+        ("T1", "filename_removefromid = (", ["is no regular expression"]),
         ("NETWORK", "reg_type = L3", ["[NETWORK] reg_type = L3", "L2, L1"]),
         ("NETWORK", "cutoff = 0.5", ["[NETWORK] cutoff = 0.5 needs two fractions"]),
         ("NETWORK", "cutoff = 0.9, 0.1", ["needs two fractions"]),
@@ -814,3 +817,36 @@ def test_every_known_key_of_stock_niftynet_is_known():
     # fmt: on
     assert set(stock) | set(fork) <= KNOWN_KEYS
     assert len(stock) == 117
+
+
+def test_a_path_that_is_no_file_is_not_suggested_to_its_user(tmp_path):
+    (tmp_path / "folder.ini").mkdir()
+    (tmp_path / "link.ini").symlink_to("nowhere.ini")
+    (tmp_path / "loop.ini").symlink_to("loop.ini")
+    for name, part in (
+        ("folder.ini", "is a folder, where an INI file is needed; name a file in it"),
+        ("link.ini", "is a link to nowhere.ini, where no file is; correct the link"),
+        ("loop.ini", "is a link to loop.ini, where no file is; correct the link"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_config(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: {part}"
+
+
+def test_a_task_that_is_not_the_one_asked_for_is_named(tmp_path):
+    other = MINIMAL.replace("[SEGMENTATION]", "[REGRESSION]")
+    assert "it has [REGRESSION], a task of NiftyNet that is not built here" in refusal(tmp_path, other)
+    classes = MINIMAL.replace("[SEGMENTATION]", "[CLASSIFICATION]")
+    said = refusal(tmp_path, classes, application="net_segment")
+    assert (
+        "requires the section [SEGMENTATION], which is not there; it has [CLASSIFICATION], that of -a net_classify"
+        in said
+    )
+
+
+def test_messages_about_huge_values_stay_short_and_printable(tmp_path):
+    for text in (minimal(NETWORK=f"batch_size = {'9' * 5000}"), MINIMAL + "x" * 100_000, "y" * 100_000 + MINIMAL):
+        assert max(map(len, refusal(tmp_path, text).splitlines())) < 600
+    said = refusal(tmp_path, minimal(TRAINING="lr = \x1b[31mred"))
+    assert said.isprintable()
+    assert r"lr = \x1b[31mred is not a number" in said

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,78 @@ def test_the_join_is_told_with_counts_leftovers_and_reasons(tmp_path):
     assert "T1.nii.gz has no subject: nothing is left of its name" in text
     assert "differ only by underscores" in text
     assert report.join.num_subjects == 2
+
+
+@pytest.mark.parametrize("key", ["sampler", "modality_label"])
+def test_whoever_lacks_a_file_that_training_reads_is_left_out_of_the_join(tmp_path, key):
+    (tmp_path / "d").mkdir()
+    for name in ("a_T1", "b_T1", "a_lesion", "b_lesion", "a_map"):
+        (tmp_path / "d" / f"{name}.nii").write_bytes(b"x")
+    text = with_lines(SEGMENTATION=f"{key} = M") + "[M]\npath_to_search = ./d\nfilename_contains = map\n"
+    report = report_on(tmp_path, text)
+    assert "has no file in [M]: b_" in " / ".join(report.join.lines)
+    assert report.join.num_subjects == 1
+
+
+def test_a_classifiers_subjects_need_their_label(tmp_path):
+    (tmp_path / "d").mkdir()
+    for name in ("a_T1", "b_T1", "a_lesion"):
+        (tmp_path / "d" / f"{name}.nii").write_bytes(b"x")
+    text = PLAIN.replace("[SEGMENTATION]", "[CLASSIFICATION]").replace("pimms_online", "resnet")
+    assert report_on(tmp_path, text).join.num_subjects == 1
+
+
+@pytest.mark.parametrize(("window", "differs"), [("(8, 8, 1)", True), ("(16, 16, 1)", False), ("", False)])
+def test_a_window_of_the_labels_that_is_not_the_images_changes_results(tmp_path, window, differs):
+    text = PLAIN.replace("lesion\nspatial_window_size = (16, 16, 1)", f"lesion\nspatial_window_size = {window}")
+    row = status(report_on(tmp_path, text), "L", "spatial_window_size")
+    assert row.changes_results is differs
+    assert ("NiftyNet cut windows of 8, 8, 1 from their middle" in row.sentence) is differs
+
+
+@pytest.mark.parametrize(
+    ("network", "application", "is_said"),
+    [
+        ("singletask_pimms_3d", "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication", True),
+        ("hemis", "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication", False),
+        (
+            "singletask_pimms_3d",
+            "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication",
+            False,
+        ),
+        ("singletask_pimms_3d", None, False),
+    ],
+)
+def test_a_program_that_never_looked_at_the_networks_name_is_remarked_on(tmp_path, network, application, is_said):
+    path = written(tmp_path, PLAIN.replace("pimms_online", network))
+    sentence = "built its HeMIS network whatever was set; write --name hemis to do likewise"
+    assert any(sentence in str(remark) for remark in load_config(path, application=application).remarks) is is_said
+    assert (sentence in status(migrate_file(path, application), "NETWORK", "name").sentence) is is_said
+    write_cleaned(path, tmp_path / "out" / "a.ini", application)
+
+
+def test_probabilities_of_a_classifier_are_honoured_and_kept_in_the_cleaned_file(tmp_path):
+    text = PLAIN.replace("[SEGMENTATION]", "[CLASSIFICATION]\noutput_prob = True").replace("pimms_online", "resnet")
+    path = written(tmp_path, text)
+    assert (
+        "the tables that net_classify writes follow it"
+        in status(migrate_file(path), "CLASSIFICATION", "output_prob").sentence
+    )
+    assert load_config(write_cleaned(path, tmp_path / "out" / "a.ini")).task.output_prob
+
+
+def test_a_known_key_of_no_network_here_is_not_sent_to_the_section_where_it_stands(tmp_path):
+    row = status(
+        report_on(tmp_path, with_lines(NETWORK="weight_initializer_args = {}")), "NETWORK", "weight_initializer_args"
+    )
+    assert row.sentence == "has no effect here: no network here has it"
+
+
+def test_a_file_of_a_thousand_misspelt_sections_is_looked_at_in_seconds(tmp_path):
+    text = PLAIN + "".join(f"[S{number}]\npath_to_search = x\nlerning = 2\n" for number in range(1000))
+    began = time.perf_counter()
+    assert len(report_on(tmp_path, text).mistakes) == 1000
+    assert time.perf_counter() - began < 5
 
 
 def test_data_of_which_no_subject_can_be_made_stop_the_file(tmp_path):
