@@ -6,8 +6,15 @@ Source: `niftynet/engine/application_driver.py`, `handler_model.py`, `niftynet/i
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None
 
 from niftynet_compat.ini import ConfigError
 from niftynet_compat.names import canonical_action
@@ -140,6 +147,33 @@ class ModelDir:
                 "another folder"
             ) from error
         return self
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other trainings out of the folder, which must be there, while it lasts.
+
+        The lock leaves no file behind and ends with the process; a file system without locks lets everybody in.
+
+        Raises:
+            ConfigError: another training is in it.
+        """
+        if fcntl is None:
+            yield
+            return
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"model_dir {self.root} is in use by another training, whose checkpoints this one would write "
+                    "over; wait until it ends, or give another model_dir"
+                ) from None
+            except OSError:
+                pass
+            yield
+        finally:
+            os.close(descriptor)
 
     def _import(self, iteration: int) -> str:
         prefix = self.checkpoint(iteration)

@@ -22,6 +22,8 @@ from niftynet_compat import (
 from pimms_tf.errors import InputError
 from pimms_tf.migrate_text import config_text, ini_files, report_text, summary_text
 
+_NOT_WRITTEN = "not written: "
+
 
 def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the verbs; `verb` makes the parser of one from its name, function and help."""
@@ -64,8 +66,11 @@ def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         raise InputError(f"{', '.join(map(str, arguments.paths))}: no .ini file there or in folders below")
     with _without_warnings():
         reports = [migrate_file(path, arguments.app) for path, _ in files]
-    code = max(report.exit_code for report in reports)
-    written = [_written(report, below, arguments) for report, (_, below) in zip(reports, files, strict=True)]
+    targets: dict[Path, Path] = {}
+    written = [_written(report, below, arguments, targets) for report, (_, below) in zip(reports, files, strict=True)]
+    # Whoever asked for files and did not get all of them must not be told that all is well.
+    failed = any(note.startswith(_NOT_WRITTEN) for note in written)
+    code = max(*(report.exit_code for report in reports), 2 if failed else 0)
     if arguments.json:
         rows = [as_dict(report) | {"written": note} for report, note in zip(reports, written, strict=True)]
         print(json.dumps({"exit_code": code, "files": rows}, indent=2))
@@ -88,15 +93,23 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _written(report: Migration, below: Path, arguments: argparse.Namespace) -> str:
-    """Writes the cleaned file if it is asked for; returns where it is, or why there is none."""
+def _written(report: Migration, below: Path, arguments: argparse.Namespace, targets: dict[Path, Path]) -> str:
+    """Writes the cleaned file if it is asked for; returns where it is, or why there is none.
+
+    `targets` are the files written so far, each with its original; this one is added.
+    """
     if arguments.write is None:
         return ""
     folder = None if arguments.write == Path() else arguments.write / below.parent
+    target = cleaned_path(report.path, folder)
+    if target in targets:
+        return f"{_NOT_WRITTEN}{target} was just written from {targets[target]}; give each of the two its own --write"
     try:
-        return f"written to {write_cleaned(report.path, cleaned_path(report.path, folder), arguments.app)}"
+        done = write_cleaned(report.path, target, arguments.app)
     except ConfigError as error:
-        return f"not written: {error}"
+        return f"{_NOT_WRITTEN}{error}"
+    targets[target] = report.path
+    return f"written to {done}"
 
 
 def _show(arguments: argparse.Namespace, words: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def train(
     check_rank(config, window)
     settings.prepare_machine(config)
     strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))
-    with devices.watched(strategy, config.pimms.worker_timeout):
-        return _train(config, task, window, strategy, report, stopped, prepared)
+    with devices.watched(strategy, config.pimms.worker_timeout), ExitStack() as held:
+        return _train(config, task, window, strategy, report, stopped, prepared, held)
 
 
 def _train(
@@ -85,6 +86,7 @@ def _train(
     report: Callable[[Report], None],
     stopped: Callable[[], bool],
     prepared: Callable[[Prepared], None] | None,
+    held: ExitStack,
 ) -> str:
     segments, chief = task.variant != "classifier", devices.is_chief(strategy)
     everyone = devices.over_workers(strategy)
@@ -117,7 +119,9 @@ def _train(
     cohort.check_subjects(loader, used, None if config.network.window_sampling == "resize" else window)
     # From here on files are written, by the chief alone; who works with it reads what it has learnt from the subjects.
     if chief:
-        folder.prepare("train")
+        held.enter_context(folder.prepare("train").alone())
+        if not resumes and config.training.max_iter > 0:
+            folder.check_unused()  # another training may have ended while this one looked at the data
         journal.begin(config)
         searched = journal.files_by_section(found.files)
         journal.write_lists(config, searched)

@@ -88,6 +88,27 @@ def test_json_has_every_key_of_every_file(folder, capsys):
     }
 
 
+def test_files_of_one_name_do_not_replace_each_other(folder, capsys):
+    (folder / "other").mkdir()
+    (folder / "other" / "clean.ini").write_text(CLEAN.replace("name = pimms_online", "name = hemis"))
+    assert main(["migrate", "clean.ini", "other/clean.ini", "--write", "out"]) == 2
+    out = capsys.readouterr().out
+    target = folder / "out" / "clean.ini"
+    assert f"not written: {target} was just written from {folder / 'clean.ini'}" in out
+    assert load_config(target).network.name == "pimms_online"
+    assert main(["migrate", "other/clean.ini", "--write", "out"]) == 0
+
+
+def test_a_file_that_could_not_be_written_is_no_success(folder, capsys):
+    (folder / "out").mkdir()
+    (folder / "out" / "clean.ini").write_text("mine")
+    assert main(["migrate", "clean.ini", "--write", "out", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["exit_code"] == 2
+    assert report["files"][0]["exit_code"] == 0
+    assert (folder / "out" / "clean.ini").read_text() == "mine"
+
+
 def test_write_goes_beside_the_original_or_into_a_folder_that_mirrors_the_search(folder, capsys):
     main(["migrate", "clean.ini", "--write"])
     assert "written to" in capsys.readouterr().out

@@ -135,3 +135,13 @@ def test_a_file_or_an_unwritable_folder_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"cannot be written \(Permission denied\); change its permissions"):
         ModelDir(tmp_path / "m").prepare("train")
     assert os.listdir(tmp_path) == ["f", "m"] or sorted(os.listdir(tmp_path)) == ["f", "m"]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    folder = ModelDir(tmp_path)
+    with folder.alone():
+        with pytest.raises(ConfigError, match="is in use by another training"), folder.alone():
+            pass
+        assert list(tmp_path.iterdir()) == []
+    with folder.alone():
+        pass
