@@ -1,7 +1,7 @@
 """The meeting point: settings → objects → train, inference, evaluation or export."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import tensorflow as tf
 from niftynet_compat import Config, ConfigError, ModelDir, Phase, SubjectFiles, ini_text, write_split
 from pimms_tf import cohort, journal, settings
 from pimms_tf.data.cache import CachedLoader, Prepared
+from pimms_tf.data.entries import subject_key
 from pimms_tf.data.pipeline import Batch
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation.results import some_of
@@ -117,6 +118,7 @@ def _train(
     loader = cohort.subject_loader(config, task, needs_label=segments)
     used = [*parts[Phase.TRAINING], *parts[Phase.VALIDATION]]
     cohort.check_subjects(loader, used, None if config.network.window_sampling == "resize" else window)
+    devices.check_equal_plans(strategy, _plan(config, loader, parts))
     # From here on files are written, by the chief alone; who works with it reads what it has learnt from the subjects.
     if chief:
         held.enter_context(folder.prepare("train").alone())
@@ -206,6 +208,20 @@ def _train(
     if isinstance(loader, CachedLoader):
         loader.close()
     return reason
+
+
+def _plan(config: Config, loader: SubjectLoader, parts: Mapping[Phase, Sequence[SubjectFiles]]) -> dict[str, str]:
+    """What all workers must have in common; where files lie, and how they are read, is everybody's own affair."""
+    pimms = replace(config.pimms, cache="", cache_gib=0.0, device_threads=0, worker_timeout=1.0)
+    ids = {phase: [files.subject_id for files in part] for phase, part in parts.items()}
+    return {
+        "[NETWORK]": repr(config.network),
+        "[TRAINING]": repr(config.training),
+        f"[{config.task_name}]": repr(config.task),
+        "[PIMMS]": repr(pimms),
+        "the input sections": repr((subject_key(loader, {}, ""), settings.window_of(config, "training"))),
+        "the subjects for training or validation": repr(ids),
+    }
 
 
 def _num_gpus(config: Config) -> int | None:

@@ -168,6 +168,26 @@ def as_chief(of: tf.distribute.Strategy, values: Sequence[np.ndarray]) -> list[n
     return [part.reshape(value.shape) for part, value in zip(parts, own, strict=True)]
 
 
+def check_equal_plans(of: tf.distribute.Strategy, plan: Mapping[str, str]) -> None:
+    """Nothing, if all workers plan the same; a plan is named texts, such as those of the settings.
+
+    Raises:
+        InputError: another worker has another text.
+    """
+    cluster = cluster_in(of)
+    if cluster is None:
+        return
+    checksums = [zlib.crc32(text.encode()) & 0x7FFFFFFF for text in plan.values()]
+    rows = over_workers(of)(np.array(checksums, np.int32))
+    for index, row in enumerate(rows):
+        different = [name for name, one, first in zip(plan, row, rows[0], strict=True) if one != first]
+        if different:
+            raise InputError(
+                f"{cluster.named([index])} differs from worker 0 in {', '.join(different)}: start all workers with the "
+                "same INI file and options, and let all see the same data"
+            )
+
+
 def check_equal_start(of: tf.distribute.Strategy, model: PIMMS, iteration: int) -> None:
     """Nothing, if all workers hold the same weights at the same iteration.
 

@@ -263,6 +263,10 @@ def in_a_process_of_its_own(program, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_two_replicas_learn_what_one_device_learns(tmp_path):
+    in_a_process_of_its_own(SEVERAL.replace("CASES", '[("classifier", {})]'), tmp_path)
+
+
 @pytest.mark.slow
 def test_two_replicas_learn_to_the_last_digits_what_one_device_learns_from_their_batches_together(tmp_path):
     in_a_process_of_its_own(SEVERAL.replace("CASES", '[("online", {})]'), tmp_path)
@@ -275,7 +279,6 @@ def test_two_replicas_learn_as_one_device_in_every_variant_and_scope_of_statisti
         ("online", {"norm_scope": "slot", "null_class": True}),
         ("online", {"classifier_average": "plain", "classifier_head_bn": True}),
         ("soft", {}),
-        ("classifier", {}),
         ("online", {"norm": "none", "frontend": "paper"}),
     ]
     in_a_process_of_its_own(SEVERAL.replace("CASES", repr(cases)), tmp_path)
@@ -471,6 +474,23 @@ def test_one_signal_stops_all_workers_with_a_checkpoint(study):
         assert "saved: " in outputs[0]
         assert list((study.folder / "model" / "models").glob("model.ckpt-*.index"))
         assert [worker.returncode for worker in workers] == [143, 143]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+@pytest.mark.slow
+def test_workers_with_different_settings_all_end_before_a_file_is_written(study):
+    study.write(NETWORK={"batch_size": 2})
+    ports = free_ports(2)
+    workers = [start(study, index, ports, "--batch_size", str(2 + index), "--lr", f"0.{index + 1}") for index in (0, 1)]
+    try:
+        for worker in workers:
+            output = worker.communicate(timeout=120)[0]
+            assert f"worker 1 (127.0.0.1:{ports[1]}) differs from worker 0 in [NETWORK], [TRAINING]: start" in output
+            assert worker.returncode == 2
+        assert not (study.folder / "model").exists()
     finally:
         for worker in workers:
             worker.kill()

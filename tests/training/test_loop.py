@@ -461,6 +461,7 @@ for path, value in weights(alone).items():
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_learns_from_both_their_batches(tmp_path):
     in_a_process_of_its_own(TWO_REPLICAS + EQUAL, tmp_path)
 
