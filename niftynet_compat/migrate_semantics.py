@@ -5,7 +5,8 @@ from typing import NamedTuple
 from niftynet_compat.config import Config, Inspection
 from niftynet_compat.keys import shown
 from niftynet_compat.model_dir import ModelDir
-from niftynet_compat.names import NETWORKS, TWO_DIMENSIONAL
+from niftynet_compat.names import NETWORKS, OUR_NETWORKS, TWO_DIMENSIONAL
+from niftynet_compat.sections_system import UNIFORM
 
 
 class Difference(NamedTuple):
@@ -45,9 +46,14 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
             True,
         )
     rows |= _network(config)
+    rows |= _whole_slices(config, given)
     for key in ("label", "sampler", "inferred", "modalities"):
         if len(config.sources(key)) > 1:
             rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True)
+    is_old = config.network.name not in OUR_NETWORKS and config.task_name != "CLASSIFICATION"
+    if is_old and config.network.window_sampling == "uniform" and config.pimms.sampling_area != "all":
+        # Where the key is in the file, its verdict says it.
+        rows.setdefault(("NETWORK", "window_sampling"), Difference(UNIFORM, False))
     rows |= _label_window(config)
     sampler = config.sources("sampler")
     if sampler and config.network.window_sampling not in ("weighted", "balanced"):
@@ -97,6 +103,20 @@ def _network(config: Config) -> dict[tuple[str, str], Difference]:
         return {("NETWORK", "name"): Difference(f"it means {network.ours} here, built as the released program", False)}
     text = f"it means {network.ours} here, built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the "
     return {("NETWORK", "name"): Difference(f"{text}released program did", True)}
+
+
+def _whole_slices(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    """Windows and borders of inference, where volumes are segmented by whole slices instead."""
+    network, pimms = NETWORKS.get(config.network.name), config.pimms
+    is_ours = network is None or network.ours in (None, "modality_classifier", config.network.name)
+    if is_ours or pimms.inference_mode != "auto" or pimms.preset == "niftynet2018" or pimms.spatial_rank == 3:
+        return {}
+    by_windows = config.network.window_sampling == "resize" or pimms.mask_scope == "batch"
+    if by_windows or (pimms.classifier_scope == "window" and network.ours != "hemis"):
+        return {}
+    text = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS] cuts windows"
+    keys = [("INFERENCE", key) for key in ("spatial_window_size", "border")]
+    return {key: Difference(text, True) for key in keys if key in given}
 
 
 def _label_window(config: Config) -> dict[tuple[str, str], Difference]:

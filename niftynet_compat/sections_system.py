@@ -29,6 +29,7 @@ INITIALISERS = (
     *("constant", "zeros", "ones", "uniform_scaling", "orthogonal", "variance_scaling"),
     *("glorot_normal", "glorot_uniform", "he_normal", "he_uniform"),
 )
+UNIFORM = "centres of uniform windows lie in slices that show brain unless sampling_area = all in [PIMMS]"
 OPTIMISERS = ("adam", "gradientdescent", "momentum", "nesterov", "adagrad", "rmsprop")
 LOSSES = (
     *("CrossEntropy", "CrossEntropy_Dense", "Dice", "Dice_NS", "Dice_Dense", "Dice_Dense_NS", "Tversky", "GDSC"),
@@ -186,9 +187,7 @@ class NetworkSection:
         "weighted",
         "patch",
         words={
-            "uniform": differs(
-                "uniform centres windows on voxels that are not 0 unless sampling_area = all in [PIMMS]"
-            ),
+            "uniform": differs(UNIFORM),
             "patch": unsupported("patch is treated as uniform; its selection of windows is not built"),
         },
     )

@@ -436,3 +436,9 @@ def test_sizes_and_durations_are_told_in_words():
     assert [print_bytes(size) for size in (12, 1500, 2.5e9)] == ["12 B", "1.5 kB", "2.5 GB"]
     seconds = [print_seconds(each) for each in (0.05, 12, 600, 12_000, 300_000)]
     assert seconds == ["0.05 s", "12 s", "10 min", "3 h 20 min", "3 days 11 h"]
+
+
+def test_more_gpus_than_there_are_are_a_mistake_before_training(study):
+    report = check(study, "--num_gpus", "64")
+    assert report.exit_code == 2
+    assert "num_gpus = 64, but TensorFlow sees" in texts(report, Level.MISTAKE)

@@ -19,7 +19,7 @@ from pimms_tf.models import PIMMS
 from pimms_tf.predicting import Network, arranged, segmented
 from pimms_tf.run import train_step
 from pimms_tf.task import Task, border_of, real_modalities, window_of
-from pimms_tf.training import TrainingState, new_state
+from pimms_tf.training import TrainingState, devices, new_state
 
 
 def measure_training(
@@ -27,6 +27,8 @@ def measure_training(
 ) -> None:
     """Builds the network, takes a first step, which compiles it, and two more; says what the whole run will take."""
     settings.prepare_machine(config)
+    if config.origin("SYSTEM", "num_gpus") != "default":
+        devices.strategy("one_device", config.system.num_gpus)  # which complains if there are fewer
     keras.utils.set_random_seed(config.pimms.seed)
     model = settings.network(task)
     state = new_state(model, config.training.optimiser, config.training.lr, config.training.vars_to_freeze)

@@ -315,6 +315,43 @@ def test_a_program_that_never_looked_at_the_networks_name_is_remarked_on(tmp_pat
     write_cleaned(path, tmp_path / "out" / "a.ini", application)
 
 
+WINDOWS_AT_INFERENCE = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS]"
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "is_said"),
+    [
+        ("niftynet.contrib.hemis_midl.hemis.HeMIS", {}, True),
+        ("niftynet.contrib.hemis_midl.hemis.HeMIS", {"PIMMS": "preset = niftynet2018"}, False),
+        ("niftynet.contrib.hemis_midl.hemis.HeMIS", {"PIMMS": "inference_mode = windows"}, False),
+        ("niftynet.contrib.hemis_midl.hemis.HeMIS", {"PIMMS": "classifier_scope = window"}, False),
+        ("niftynet.contrib.hemis.hemis.HeMIS", {"PIMMS": "classifier_scope = window"}, True),
+        ("niftynet.contrib.hemis.hemis.HeMIS", {"PIMMS": "mask_scope = batch"}, False),
+        ("niftynet.contrib.hemis.hemis.HeMIS", {"NETWORK": "window_sampling = resize"}, False),
+        ("niftynet.contrib.hemis.hemis.HeMIS", {"PIMMS": "spatial_rank = 3"}, False),
+        ("resnet", {}, False),
+        ("pimms_online", {}, False),
+    ],
+)
+def test_windows_at_inference_are_said_not_to_be_cut_where_they_are_not(tmp_path, network, more, is_said):
+    text = PLAIN.replace("[SEGMENTATION]", "[PIMMS]\n[SEGMENTATION]").replace("pimms_online", network)
+    for section, line in ({"INFERENCE": "border = 5\nspatial_window_size = (16, 16, 1)"} | more).items():
+        text = text.replace(f"[{section}]\n", f"[{section}]\n{line}\n")
+    report = report_on(tmp_path, text)
+    for key in ("border", "spatial_window_size"):
+        row = status(report, "INFERENCE", key)
+        assert (row.changes_results and row.sentence.startswith(WINDOWS_AT_INFERENCE)) is is_said
+
+
+def test_where_uniform_windows_lie_is_said_though_the_key_is_left_out(tmp_path):
+    sentence = "centres of uniform windows lie in slices that show brain unless sampling_area = all in [PIMMS]"
+    old = PLAIN.replace("pimms_online", "singletask_pimms_3d")
+    assert status(report_on(tmp_path, old), "NETWORK", "window_sampling").sentence == sentence
+    assert ("NETWORK", "window_sampling") not in {(row.section, row.key) for row in report_on(tmp_path, PLAIN).keys}
+    everywhere = report_on(tmp_path, old + "[PIMMS]\nsampling_area = all\n")
+    assert ("NETWORK", "window_sampling") not in {(row.section, row.key) for row in everywhere.keys}
+
+
 def test_probabilities_of_a_classifier_are_honoured_and_kept_in_the_cleaned_file(tmp_path):
     text = PLAIN.replace("[SEGMENTATION]", "[CLASSIFICATION]\noutput_prob = True").replace("pimms_online", "resnet")
     path = written(tmp_path, text)
