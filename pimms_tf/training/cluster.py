@@ -1,12 +1,16 @@
 """Which processes train together: TF_CONFIG or Slurm's environment → addresses of the workers and one's own place."""
 
 import json
+import logging
 import re
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pimms_tf.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # Slurm names nodes but no ports; jobs on one node take ports that lie apart.
 _FIRST_PORT, _PORTS_PER_JOB, _NUM_PORTS = 10000, 16, 20000
@@ -22,6 +26,25 @@ class Cluster:
     def named(self, indices: Iterable[int]) -> str:
         """Returns workers as a message calls them, such as "worker 1 (node2:10000)"."""
         return " and ".join(f"worker {index} ({self.workers[index]})" for index in indices)
+
+    def meet(self, says_every_s: float = 30.0) -> None:
+        """Returns when each of the others has been there; says now and then who has not.
+
+        Whoever waits here takes connections at his own port, where TensorFlow's server will take them afterwards.
+
+        Raises:
+            OSError: the port is in use.
+        """
+        port = int(self.workers[self.index].rpartition(":")[2])
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        missing, said = [n for n in range(len(self.workers)) if n != self.index], time.monotonic()
+        with socket.create_server(("", port), family=family, backlog=len(self.workers), dualstack_ipv6=both):
+            while missing := [n for n in missing if not self._answers(n, 1.0)]:
+                if time.monotonic() - said > says_every_s:
+                    log.warning("still waiting for %s", self.named(missing))
+                    said = time.monotonic()
+                time.sleep(0.2)
 
     def unreachable(self, timeout_s: float) -> list[int]:
         """Returns the other workers at whose address nobody takes a connection within `timeout_s` seconds each."""

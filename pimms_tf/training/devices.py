@@ -83,17 +83,35 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
     )
     log.info("%s of %d; training begins once all are there", cluster.named([cluster.index]), len(cluster.workers))
     try:
-        joined = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        with _ended_by_signals():
+            # TensorFlow waits for the others too, but without a word and deaf to SIGTERM.
+            cluster.meet()
+            joined = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    except OSError as error:
+        raise InputError(
+            f"{cluster.named([cluster.index])} cannot have its port ({error.strerror}): end what uses it, or choose "
+            "another port for all workers"
+        ) from error
     except (tf.errors.OpError, RuntimeError) as error:
         reason = str(getattr(error, "message", None) or error).splitlines()[0]
         raise InputError(
             f"{cluster.named([cluster.index])} cannot join the other workers ({reason}): see that its port is free and "
             "that all were started"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        # TensorFlow has just taken SIGTERM for its own ends; whoever asked for it before gets it back.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return joined
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets SIGINT and SIGTERM end this process at once: nothing has begun yet that were worth saving."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    asked = [(number, signal.signal(number, signal.SIG_DFL)) for number in numbers]
+    try:
+        yield
+    finally:
+        # TensorFlow, too, has taken SIGTERM for its own ends; whoever asked for it before gets it back.
+        for number, handler in asked:
+            signal.signal(number, handler)
 
 
 def cluster_in(of: tf.distribute.Strategy) -> Cluster | None:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 
 import keras
@@ -136,6 +138,29 @@ def test_a_worker_without_an_open_port_is_unreachable():
         cluster = Cluster((f"127.0.0.1:{there}", f"127.0.0.1:{gone}", "127.0.0.1:1"), 2)
         assert cluster.unreachable(2.0) == [1]
     assert cluster.named([1]) == f"worker 1 (127.0.0.1:{gone})"
+
+
+def test_workers_meet_once_all_are_there_and_say_for_whom_they_wait(caplog):
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
+    clusters = [Cluster(addresses, index) for index in range(3)]
+    with ExitStack() as servers, ThreadPoolExecutor(3) as pool:
+        first = [pool.submit(cluster.meet, 0.05) for cluster in clusters[:2]]
+        while f"still waiting for worker 2 ({addresses[2]})" not in caplog.messages:
+            time.sleep(0.02)
+        assert not any(waiting.done() for waiting in first)
+        # Whoever has met all goes on to TensorFlow, which serves at the same address.
+        going = {waiting: number for number, waiting in enumerate([*first, pool.submit(clusters[2].meet)])}
+        for waiting in as_completed(going, timeout=20):
+            waiting.result()
+            port = int(addresses[going[waiting]].rpartition(":")[2])
+            servers.enter_context(socket.create_server(("127.0.0.1", port)))
+
+
+def test_a_worker_whose_port_is_in_use_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environ = tf_config({"worker": [f"127.0.0.1:{server.getsockname()[1]}", "127.0.0.1:1"]})
+        with pytest.raises(InputError, match="worker 0 .* cannot have its port .*: end what uses it"):
+            strategy("auto", 0, environ)
 
 
 @pytest.mark.parametrize("word", ["auto", "one_device"])
