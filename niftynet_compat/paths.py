@@ -15,6 +15,8 @@ def find_config(value: str | Path) -> Path:
     Raises:
         ConfigError: no such file, with the places looked at.
     """
+    if not str(value).strip() or "\0" in str(value):
+        raise ConfigError(f"{str(value)!r} is not the name of a file; give the path of the INI file")
     given = expanded(value)
     candidates = [given]
     home = niftynet_home()
@@ -29,6 +31,8 @@ def find_config(value: str | Path) -> Path:
     beside = given.parent.glob("*.ini") if given.parent.is_dir() else ()
     known = nearest(given.name, sorted(path.name for path in beside))
     hint = f"did you mean {given.parent / known}?" if known else "check the path"
+    if not known and given.name == str(value) and not given.suffix:
+        hint = f"{hint}, for models of NiftyNet's zoo are not downloaded"
     raise ConfigError(f"{value}: there is no configuration file {places}; {hint}")
 
 

@@ -30,6 +30,7 @@ INITIALISERS = (
     *("glorot_normal", "glorot_uniform", "he_normal", "he_uniform"),
 )
 UNIFORM = "centres of uniform windows lie in slices that show brain unless sampling_area = all in [PIMMS]"
+_RMSPROP = "rmsprop begins with running squares of 0, TensorFlow 1 with 1, whose first steps were smaller"
 OPTIMISERS = ("adam", "gradientdescent", "momentum", "nesterov", "adagrad", "rmsprop")
 LOSSES = (
     *("CrossEntropy", "CrossEntropy_Dense", "Dice", "Dice_NS", "Dice_Dense", "Dice_Dense_NS", "Tversky", "GDSC"),
@@ -267,7 +268,9 @@ class TrainingSection:
 
     USED_BY: ClassVar[str] = "train"
 
-    optimiser: str = key(ini.to_str, "adam", "optimiser", *OPTIMISERS)
+    optimiser: str = key(
+        ini.to_str, "adam", "optimiser", *OPTIMISERS, words={"rmsprop": differs(_RMSPROP, changes_results=True)}
+    )
     sample_per_volume: int = key(ini.to_int, 1, "windows drawn per loaded subject", low=1)
     lr: float = key(ini.to_float, 0.01, "learning rate", low=0)
     loss_type: str = key(

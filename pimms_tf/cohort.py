@@ -162,10 +162,24 @@ def grouped(pairs: Iterable[tuple]) -> dict:
     return groups
 
 
+def has_split(config: Config) -> bool:
+    """Whether the split file is there.
+
+    Raises:
+        ConfigError: a folder is where it should be.
+    """
+    if config.split_file.is_dir():
+        raise ConfigError(
+            f"{config.path}: dataset_split_file = {config.split_file} is a folder; give the name of a list of "
+            "subject,phase, which training makes if it is not there"
+        )
+    return config.split_file.is_file()
+
+
 def phases_of(config: Config, subjects: Sequence[SubjectFiles]) -> dict[str, Phase] | None:
     """The phases on file; without a file, drawn ones if the configuration gives fractions, else None."""
     path = config.split_file
-    if path.is_file():
+    if has_split(config):
         log.info("Loading from existing partitioning file %s", path)
         return read_split(path)
     training = config.training
@@ -187,7 +201,7 @@ def subjects_in_phase(
 
 def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:
     """Those of the subjects with a reference that inference was meant to segment."""
-    if not config.split_file.is_file():
+    if not has_split(config):
         return set(references)
     subjects = [SubjectFiles(subject_id, {}) for subject_id in references]
     split = read_split(config.split_file)

@@ -337,7 +337,7 @@ def _sentence(mistake: Exception) -> str:
 
 
 def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
-    split = read_split(config.split_file) if config.split_file.is_file() else None
+    split = read_split(config.split_file) if cohort.has_split(config) else None
     phase = config.inference.dataset_to_infer
     chosen = cohort.subjects_in_phase(subjects, split, phase, config)
     why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"

@@ -91,7 +91,8 @@ def _train(config: Config, run) -> int:
 
 def _config(call: Call) -> Config:
     if call.config is None:
-        raise ConfigError(f"no configuration file is given; write {call.program} {call.action} -c CONFIG.ini")
+        action = {"training": "train"}.get(call.action, call.action)
+        raise ConfigError(f"no configuration file is given; write {call.program} {action} -c CONFIG.ini")
     config = load_config(call.config, call.options, call.application, call.action)
     # Scripts around these commands look for the files that NiftyNet's last release wrote, under their names.
     pimms, evaluation = config.pimms, config.evaluation

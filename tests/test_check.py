@@ -442,3 +442,9 @@ def test_more_gpus_than_there_are_are_a_mistake_before_training(study):
     report = check(study, "--num_gpus", "64")
     assert report.exit_code == 2
     assert "num_gpus = 64, but TensorFlow sees" in texts(report, Level.MISTAKE)
+
+
+@pytest.mark.parametrize("action", ["training", "inference"])
+def test_a_folder_in_place_of_the_split_file_is_a_mistake(study, action):
+    report = check(study, action=action, fast=True, SYSTEM={"dataset_split_file": str(study.folder)})
+    assert f"dataset_split_file = {study.folder} is a folder" in texts(report, Level.MISTAKE)

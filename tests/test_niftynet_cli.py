@@ -50,7 +50,7 @@ def messages(lines, prefix=PREFIX):
         ("net_segment", 2, "no action is given"),
         ("net_segment trian -c x.ini", 2, "did you mean train?"),
         ("net_segment --lr 0.5 train -c x.ini", 2, "write the action before --lr 0.5"),
-        ("net_segment train", 1, "no configuration file is given; write net_segment training -c CONFIG.ini"),
+        ("net_segment train", 1, "no configuration file is given; write net_segment train -c CONFIG.ini"),
         ("net_segment train -c no.ini", 1, "there is no configuration file"),
         ("net_segment train -c x.ini --noise_size 3", 1, "--noise_size 3 belongs to [GAN]"),
         ("net_segment train -c x.ini --no_such_option 3", 1, "--no_such_option 3 is not an option"),

@@ -221,7 +221,7 @@ def _say_subjects(config: Config, task: Task, found: cohort.Cohort, report: Repo
 
 
 def _phases(config: Config, subjects: Sequence[SubjectFiles], report: Report) -> _Parts:
-    on_file = config.split_file.is_file()
+    on_file = cohort.has_split(config)
     if on_file:
         origin = f"split file {config.split_file}"
     elif config.action == "inference":

@@ -850,3 +850,17 @@ def test_messages_about_huge_values_stay_short_and_printable(tmp_path):
     said = refusal(tmp_path, minimal(TRAINING="lr = \x1b[31mred"))
     assert said.isprintable()
     assert r"lr = \x1b[31mred is not a number" in said
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    for name in ("", " ", "a\0b"):
+        with pytest.raises(ConfigError, match="is not the name of a file; give the path of the INI file"):
+            load_config(name)
+
+
+def test_the_name_of_a_model_of_the_zoo_is_said_not_to_be_downloaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="check the path, for models of NiftyNet's zoo are not downloaded"):
+        load_config("highres3dnet_brain_parcellation")
+    with pytest.raises(ConfigError, match="check the path$"):
+        load_config("highres3dnet.ini")
