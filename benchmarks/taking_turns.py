@@ -8,10 +8,15 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+# So that the scripts run from a checkout; a new process imports this module before anything else.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @dataclass(frozen=True)
