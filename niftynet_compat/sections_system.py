@@ -21,40 +21,20 @@ from niftynet_compat.keys import (
     unsupported,
 )
 from niftynet_compat.names import NETWORKS
+from niftynet_compat.words import (
+    ACTIVATIONS,
+    DATASETS,
+    EARLY_STOPPING_MODES,
+    EVENT_HANDLERS,
+    INITIALISERS,
+    LOSSES,
+    MASKS,
+    METRICS,
+    OPTIMISERS,
+    PADDING_MODES,
+)
 
-ACTIVATIONS = (
-    *("relu", "relu6", "elu", "softplus", "softsign", "sigmoid", "tanh", "prelu", "selu", "leakyrelu", "dropout"),
-)
-INITIALISERS = (
-    *("constant", "zeros", "ones", "uniform_scaling", "orthogonal", "variance_scaling"),
-    *("glorot_normal", "glorot_uniform", "he_normal", "he_uniform"),
-)
 UNIFORM = "centres of uniform windows lie in slices that show brain unless sampling_area = all in [PIMMS]"
-_RMSPROP = "rmsprop begins with running squares of 0, TensorFlow 1 with 1, whose first steps were smaller"
-OPTIMISERS = ("adam", "gradientdescent", "momentum", "nesterov", "adagrad", "rmsprop")
-LOSSES = (
-    *("CrossEntropy", "CrossEntropy_Dense", "Dice", "Dice_NS", "Dice_Dense", "Dice_Dense_NS", "Tversky", "GDSC"),
-    *("DicePlusXEnt", "WGDL", "SensSpec", "VolEnforcement", "DicePlusXEntTopK", "MultiLabelCrossEntropy"),
-)
-METRICS = (
-    *("dice", "Dice", "jaccard", "Jaccard", "intersection_over_union", "n_pos_ref", "n_neg_ref", "n_pos_seg"),
-    *("n_neg_seg", "fp", "fn", "tp", "tn", "n_intersection", "n_union", "sensitivity", "specificity", "accuracy"),
-    *("false_positive_rate", "positive_predictive_values", "negative_predictive_values", "informedness"),
-    *("markedness", "vol_diff", "average_distance", "hausdorff_distance", "hausdorff95_distance", "com_ref"),
-    *("classification_accuracy", "roc_auc", "roc"),
-)
-MASKS = ("otsu_plus", "otsu_minus", "threshold_plus", "threshold_minus", "mean_plus")
-PADDING_MODES = (
-    *("minimum", "maximum", "mean", "median", "constant", "edge", "linear_ramp", "reflect", "symmetric", "wrap"),
-    "empty",
-)
-EVENT_HANDLERS = (
-    *("model_saver", "model_restorer", "sampler_threading", "apply_gradients"),
-    *("output_interpreter", "console_logger", "tensorboard_logger", "performance_logger"),
-)
-EARLY_STOPPING_MODES = (*("mean", "robust_mean", "median", "generalisation_loss", "median_smoothing", "validation_up"),)
-DATASETS = ("all", "training", "validation", "inference")
-
 _VOXEL_DISTANCE = differs(
     "distances in NiftyNet's tables are in voxels of the file's own grid, not of the preprocessed one; evaluation.csv "
     "has them in mm",
@@ -268,9 +248,7 @@ class TrainingSection:
 
     USED_BY: ClassVar[str] = "train"
 
-    optimiser: str = key(
-        ini.to_str, "adam", "optimiser", *OPTIMISERS, words={"rmsprop": differs(_RMSPROP, changes_results=True)}
-    )
+    optimiser: str = key(ini.to_str, "adam", "optimiser", *OPTIMISERS)
     sample_per_volume: int = key(ini.to_int, 1, "windows drawn per loaded subject", low=1)
     lr: float = key(ini.to_float, 0.01, "learning rate", low=0)
     loss_type: str = key(

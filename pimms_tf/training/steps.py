@@ -107,6 +107,10 @@ def new_state(model: PIMMS, optimiser: str, lr: float, freeze: str = "") -> Trai
     """
     optimizer = OPTIMISERS[optimiser](lr)
     optimizer.build(trained_variables(model, freeze))
+    if optimiser == "rmsprop":  # TensorFlow 1 begins with running squares of one, so that the first steps are small
+        for variable in optimizer.variables:
+            if "velocity" in variable.path:
+                variable.assign(tf.ones(variable.shape))
     return TrainingState(model, optimizer, tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration"))
 
 

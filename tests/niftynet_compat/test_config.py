@@ -17,7 +17,7 @@ from niftynet_compat.config import (
     load_config,
 )
 from niftynet_compat.requirements import rank_complaint
-from niftynet_compat.sections_system import EVENT_HANDLERS
+from niftynet_compat.words import EVENT_HANDLERS
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "01_config"
 RUNS = json.loads((GOLDEN / "index.json").read_text())

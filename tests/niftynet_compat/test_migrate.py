@@ -719,9 +719,3 @@ PARTS = ("system", "network", "training", "inference", "evaluation", "task", "pi
 def plain(value):
     # 15 and 15.0 are one value; nan is equal to itself here.
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def test_rmsprop_is_said_to_begin_otherwise(tmp_path):
-    row = status(report_on(tmp_path, with_lines(TRAINING="optimiser = rmsprop")), "TRAINING", "optimiser")
-    assert row.changes_results
-    assert row.sentence.startswith("rmsprop begins with running squares of 0")

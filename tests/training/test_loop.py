@@ -494,3 +494,22 @@ def test_a_scheduled_learning_rate_holds_at_its_iteration_whatever_came_before()
     )
     step(make_batch(0))
     assert float(state.optimizer.learning_rate.numpy()) == 0.25
+
+
+def test_rmsprop_takes_the_steps_of_tensorflow_1():
+    model = build_model("hemis", 1, 2, frontend="highres_1x1")
+    variables, start = model.trainable_variables, [variable.numpy() for variable in model.trainable_variables]
+    gradients = [np.random.default_rng(n).normal(size=value.shape).astype("f4") for n, value in enumerate(start)]
+    state = new_state(model, "rmsprop", 0.1)
+    for _ in range(3):
+        state.optimizer.apply([tf.constant(gradient) for gradient in gradients], variables)
+    graph = tf.Graph()
+    with graph.as_default(), tf.compat.v1.Session() as session:
+        theirs = [tf.compat.v1.Variable(value) for value in start]
+        apply = tf.compat.v1.train.RMSPropOptimizer(0.1).apply_gradients(zip(gradients, theirs, strict=True))
+        session.run(tf.compat.v1.global_variables_initializer())
+        for _ in range(3):
+            session.run(apply)
+        expected = session.run(theirs)
+    for variable, value in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=0, atol=1e-6)
