@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from niftynet_compat import Config, ConfigError, ModelDir, SubjectFiles, read_split
-from pimms_tf import __version__, cohort, journal, settings
+from pimms_tf import __version__, cohort, journal, mappings, settings
 from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.entries import subject_key
 from pimms_tf.data.images import Image, write_image
@@ -60,14 +60,14 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
     codes = None
     if task.variant != "classifier" and config.task.label_normalisation:
         settings.require_section(config, task.label, "label")
-        codes = cohort.label_codes(config, task.label)
+        codes = mappings.label_codes(config, task.label)
     found = cohort.find_cohort(config, task, needs_label=False)
     subjects = cohort.task_subjects(config, task, False, found)
     chosen = _subjects_to_infer(config, subjects)
     if shard is not None:
         chosen = shard.part_of(chosen)
         log.info("shard %d of %d: %d subjects", *shard, len(chosen))
-    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     model = trained_model(config, task)
     settings.write_settings(config)
     journal.inference_starts(config, journal.files_by_section(found.files), chosen)
@@ -120,7 +120,7 @@ def merge(config: Config, count: int) -> None:
     task = task_of(config)
     _check_subsets(config, task)
     chosen = _subjects_to_infer(config, cohort.task_subjects(config, task, needs_label=False))
-    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     shards = shards_of([files.subject_id for files in chosen], count)
     for folder, records in _outputs(config, task, None).values():
         done = {files.subject_id: records.read(files.subject_id) for files in chosen}

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from niftynet_compat import Config, ConfigError, ModelDir, Phase, SubjectFiles, ini_text, write_split
-from pimms_tf import cohort, journal, settings
+from pimms_tf import cohort, journal, mappings, settings
 from pimms_tf.data.cache import CachedLoader, Prepared
 from pimms_tf.data.entries import subject_key
 from pimms_tf.data.pipeline import Batch
@@ -133,7 +133,7 @@ def _train(
             write_split(config.split_file, phases)
     else:
         everyone(_HERE)
-    loader = cohort.with_mappings(loader, config, task, learn_from=parts[Phase.TRAINING])
+    loader = mappings.with_mappings(loader, config, task, learn_from=parts[Phase.TRAINING])
     journal.mappings_ready(config, None if loader.label_mapping is None else loader.label_mapping.target)
     loader = cohort.cached(loader, config, len(used), prepared)
     if chief:
@@ -305,7 +305,7 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
         whitening=network.whitening,
         foreground_type=network.foreground_type if network.normalise_foreground_only else "",
         foreground_fusion=network.multimod_foreground_type if network.normalise_foreground_only else "",
-        landmarks=cohort.landmarks_by_modality(config, task),
+        landmarks=mappings.landmarks_by_modality(config, task),
         norm_type=network.norm_type if network.normalisation else "",
         cutoff=tuple(network.cutoff) if network.normalisation else (),
         window=tuple(settings.window_of(config, "inference")),

@@ -9,7 +9,7 @@ import numpy as np
 
 from niftynet_compat import Config, ConfigError
 from niftynet_compat.discovery import read_file_list
-from pimms_tf import cohort, journal, settings
+from pimms_tf import cohort, journal, mappings, settings
 from pimms_tf.data.images import read_image, reorient
 from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels
 from pimms_tf.errors import InputError
@@ -45,7 +45,7 @@ def evaluation(config: Config) -> str:
     if task.variant == "classifier":
         raise ConfigError(f"{config.path}: evaluation scores segmentations, but {config.network.name} makes none")
     settings.require_section(config, task.label, "label")
-    codes = cohort.label_codes(config, task.label) if config.task.label_normalisation else None
+    codes = mappings.label_codes(config, task.label) if config.task.label_normalisation else None
     references = cohort.files_of_section(config, task.label)
     subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
     found = _segmentations(config, subsets)

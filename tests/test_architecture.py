@@ -29,7 +29,7 @@ _MAY_IMPORT = {
 _MEETING = {
     f"pimms_tf.{module}"
     for module in (
-        *("run", "task", "settings", "cohort", "trained", "predicting", "inferring", "scoring", "journal"),
+        *("run", "task", "settings", "cohort", "mappings", "trained", "predicting", "inferring", "scoring", "journal"),
         *("import_checkpoint",),
         *("cli", "completion", "niftynet_cli", "migrate_cli", "migrate_text"),
         *("check", "check.dry_run", "check.report", "check.files", "check.labels", "check.windows"),

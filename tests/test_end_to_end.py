@@ -300,7 +300,7 @@ def test_a_multitask_configuration_learns_modalities_from_their_files(study, nul
 
 def test_values_of_modality_files_become_classes(study):
     from niftynet_compat import load_config
-    from pimms_tf import cohort, settings
+    from pimms_tf import cohort, mappings, settings
 
     write_modalities(study.folder / "known", {f"sub{number:02d}": (3, 0, 1) for number in range(6)})
     loaded = {}
@@ -313,7 +313,7 @@ def test_values_of_modality_files_become_classes(study):
         )
         config = load_config(path, action="train")
         task = settings.task_of(config)
-        loader = cohort.with_mappings(cohort.subject_loader(config, task, True), config, task, [])
+        loader = mappings.with_mappings(cohort.subject_loader(config, task, True), config, task, [])
         files = cohort.task_subjects(config, task, needs_label=True)[0]
         loaded[null_class] = loader.load(files.images, files.subject_id).modality.tolist()
     assert loaded == {False: [2, -1, 0], True: [3, 0, 1]}

@@ -8,7 +8,7 @@ import pytest
 
 from niftynet_compat import ConfigError, load_config
 from niftynet_compat.lists import distinct_values, read_value_list
-from pimms_tf import cohort
+from pimms_tf import cohort, mappings
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject
 from pimms_tf.predicting import arranged
@@ -145,7 +145,7 @@ def test_a_row_of_names_or_numbers_gives_each_scan_its_modality(study, row, clas
     assert (task.modality_image, task.modality_values) == (None, "modality_label")
     assert cohort.modality_classes(config, task)["sub03"] == classes
     subjects = cohort.task_subjects(config, task, needs_label=True)
-    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task, subjects)
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task, subjects)
     assert tuple(loader.load(subjects[0].images, subjects[0].subject_id).modality) == classes
 
 

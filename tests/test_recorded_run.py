@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from niftynet_compat import Phase, find_subjects, load_config, read_mapping, read_split
-from pimms_tf import cohort, settings
+from pimms_tf import cohort, mappings, settings
 from pimms_tf.data.images import read_image, write_image
 from pimms_tf.data.subjects import train_mapping
 from pimms_tf.evaluation import LabelPair, niftynet_tables
@@ -93,7 +93,7 @@ def segmented(config, trained, subject, probabilities, pads_edges=False):
 def loaded(config, number):
     task = settings.task_of(config)
     files = cohort.task_subjects(config, task, needs_label=False)[number]
-    loader = cohort.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     return loader.load(cohort.scan_files(files, task), files.subject_id)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from niftynet_compat import ConfigError, Phase, load_config, write_mapping
-from pimms_tf import cohort, settings
+from pimms_tf import cohort, mappings, settings
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
@@ -177,10 +177,10 @@ def test_landmarks_and_codes_that_are_on_file_are_not_learnt_again(study, caplog
     task = settings.task_of(config)
     plain = cohort.subject_loader(config, task, needs_label=True)
     subjects = cohort.task_subjects(config, task, needs_label=True)
-    first = cohort.with_mappings(plain, config, task, learn_from=subjects[:2])
+    first = mappings.with_mappings(plain, config, task, learn_from=subjects[:2])
     assert "computing histogram landmarks" in caplog.text
     assert "collecting label codes of [lesion] from 2 subjects" in caplog.text
-    second = cohort.with_mappings(plain, config, task)
+    second = mappings.with_mappings(plain, config, task)
     assert second.label_mapping == first.label_mapping == ((0.0, 1.0), (0, 1))
     for name in task.scans:
         np.testing.assert_array_equal(first.mapping[name], second.mapping[name])
@@ -199,7 +199,7 @@ def test_mappings_that_are_nowhere_are_asked_for(study, changes, says):
     config = config_of(study, **changes)
     task = settings.task_of(config)
     with pytest.raises(ConfigError, match=says):
-        cohort.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task)
+        mappings.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task)
 
 
 # Windows
@@ -212,10 +212,10 @@ def test_landmarks_of_a_modality_are_those_of_its_section(study):
     task = settings.task_of(config)
     config.histogram_file.parent.mkdir(parents=True)
     write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
-    landmarks = cohort.landmarks_by_modality(config, task)
+    landmarks = mappings.landmarks_by_modality(config, task)
     assert task.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
     assert [numbers[:1] for numbers in landmarks] == [(), (), (2.0,), (0.0,), (1.0,)]
-    assert cohort.landmarks_by_modality(config_of(study, "export"), task) == ()
+    assert mappings.landmarks_by_modality(config_of(study, "export"), task) == ()
 
 
 def test_a_border_along_an_axis_of_one_voxel_windows_is_dropped_and_named(study, caplog):

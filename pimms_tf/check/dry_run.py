@@ -13,7 +13,7 @@ from niftynet_compat import Config, ModelDir, Phase, Remark, SubjectFiles, read_
 from niftynet_compat.config import inspect_config
 from niftynet_compat.keys import Verdict
 from niftynet_compat.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
-from pimms_tf import cohort
+from pimms_tf import cohort, mappings
 from pimms_tf import task as tasks
 from pimms_tf.check.evaluation import check_evaluation
 from pimms_tf.check.files import MOST_NAMED, Progress, Wanted, examine, say_files
@@ -307,7 +307,7 @@ def _mapped(
     """The loader with landmarks and codes, those that training would learn taken from two subjects; none is kept."""
     if codes is not None and loader.label is not None:
         loader = replace(loader, label_mapping=codes)
-    return cohort.with_mappings(loader, config, task, parts.training[:2] or None, store=False)
+    return mappings.with_mappings(loader, config, task, parts.training[:2] or None, store=False)
 
 
 def _show_one(config: Config, task: Task, loader: SubjectLoader, files: SubjectFiles, report: Report) -> None:
