@@ -164,8 +164,8 @@ def segmented(
 def _scores(config: Config, task: Task, network: Network, subject: Subject) -> np.ndarray:
     if task.variant == "hemis":
         return label_scores(subject, len(task.modalities))
-    # A million voxels take some hundred megabytes in the widest layer.
-    slices = max(1, 2**20 // int(np.prod(subject.scans.shape[:2] + subject.scans.shape[3:])))
+    # With the paper's classifier a million voxels take a gigabyte.
+    slices = max(1, 2**18 // int(np.prod(subject.scans.shape[:2] + subject.scans.shape[3:])))
     rank = config.pimms.spatial_rank
     return modality_scores(
         network.classify, subject, config.pimms.classifier_slices, spatial_rank=rank, batch_size=slices

@@ -130,7 +130,7 @@ def verify_export(
     model: keras.Model,
     num_scans: Sequence[int] = (1, 2, 3, 5),
     sizes: Sequence[tuple[int, ...]] | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     seed: int = 0,
 ) -> ExportReport:
     """Report on a loaded export whose answers all equal the model's, for several numbers, sizes and orders of scans.
@@ -138,7 +138,8 @@ def verify_export(
     `directory` is a version folder or its parent, of which the newest version is taken. Random scans, one of them blank
     where there are three or more, go through the loaded folder and through `model` in memory. They are then sent again
     in shuffled order, which must shuffle the scores and leave the segmentation. `tolerance` bounds the absolute
-    difference of probabilities, which are computed on the CPU.
+    difference of probabilities, which are computed on the CPU: sums in another order differ by some 1e-7, and the
+    normalisation of the logits makes more of that in some networks than in others.
 
     Raises:
         InputError: there is no export.
@@ -151,6 +152,7 @@ def verify_export(
     if foreign:
         raise RuntimeError(f"The export {path} needs operations a server does not have: {', '.join(foreign)}.")
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    answer_in_memory = _in_memory(model)
     rng = np.random.default_rng(seed)
     differences: list[float] = []
 
@@ -169,7 +171,7 @@ def verify_export(
         order = rng.permutation(count)
         # An accelerator picks its convolutions by timing them, and some keep few bits; the export has no part in that.
         with tf.device("CPU:0"):
-            expected = _in_memory(model, scans, modality)
+            expected = answer_in_memory(scans, modality)
             answer = _ask(serve, scans, modality)
             shuffled = _ask(serve, scans[:, order], None if modality is None else modality[:, order])
         compare(expected, answer, case)
@@ -252,15 +254,31 @@ def _ask(serve: Callable, scans: np.ndarray, modality: np.ndarray | None) -> _An
     return _Answer(answer["segmentation"].numpy(), answer["modality_scores"].numpy())
 
 
-def _in_memory(model: keras.Model, scans: np.ndarray, modality: np.ndarray | None) -> _Answer:
-    windows, valid = np.moveaxis(scans, 1, -1), scans.any(axis=tuple(range(2, scans.ndim)))
-    if modality is None:
-        logits, scores = model(windows, valid).segmentation_logits, model.classify(windows, valid)
-    else:
-        scores = np.eye(model.num_modalities, dtype=np.float32)[modality] * valid[..., np.newaxis]
-        logits = model.segment(windows, scores, valid)
-    probabilities = ops.softmax(ops.cast(logits, "float32"), axis=-1)
-    return _Answer(ops.convert_to_numpy(probabilities), ops.convert_to_numpy(ops.cast(scores, "float32")))
+def _in_memory(model: keras.Model) -> Callable[[np.ndarray, np.ndarray | None], _Answer]:
+    """The model as a function of scans and their labels, if it wants any."""
+    space = (None,) * model.spatial_rank
+    windows, slots = tf.TensorSpec((None, *space, None), tf.float32), tf.TensorSpec((None, None), tf.bool)
+
+    # Sizes are left open as in the export, since convolutions are computed otherwise where they are known.
+    @tf.function(input_signature=(windows, slots))
+    def classified(windows, valid):
+        return model(windows, valid).segmentation_logits, model.classify(windows, valid)
+
+    @tf.function(input_signature=(windows, tf.TensorSpec((None, None, model.num_modalities)), slots))
+    def segmented(windows, scores, valid):
+        return model.segment(windows, scores, valid)
+
+    def answer(scans: np.ndarray, modality: np.ndarray | None) -> _Answer:
+        windows, valid = np.moveaxis(scans, 1, -1), scans.any(axis=tuple(range(2, scans.ndim)))
+        if modality is None:
+            logits, scores = classified(windows, valid)
+        else:
+            scores = np.eye(model.num_modalities, dtype=np.float32)[modality] * valid[..., np.newaxis]
+            logits = segmented(windows, scores, valid)
+        probabilities = ops.softmax(ops.cast(logits, "float32"), axis=-1)
+        return _Answer(ops.convert_to_numpy(probabilities), ops.convert_to_numpy(ops.cast(scores, "float32")))
+
+    return answer
 
 
 def _operations(path: Path) -> tuple[str, ...]:
