@@ -36,6 +36,12 @@ def write(path, seed, like=np.int16):
     return path
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """New processes find this module by its name, wherever pytest was started."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+
+
 @pytest.fixture
 def images(tmp_path):
     """T1, T2, a blank FLAIR, a label and a sampling prior of one subject."""
