@@ -107,7 +107,8 @@ def _smooth(length: int) -> int:
 class WideConvolution(keras.layers.Layer):
     """Stride-1 zero-padded convolution for large kernels; its weights are those of `keras.layers.Conv2D` or `Conv3D`.
 
-    Call: (b, *space, in) → (b, *space, filters). `method` as in `wide_convolution`.
+    Call: (b, *space, in) → (b, *space, filters). `method` as in `wide_convolution`; outside training "auto" is "rows"
+    for two axes.
     """
 
     def __init__(
@@ -132,8 +133,11 @@ class WideConvolution(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros") if self.use_bias else None
 
-    def call(self, inputs):
-        outputs = wide_convolution(inputs, ops.convert_to_tensor(self.kernel), self.method)
+    def call(self, inputs, training=False):
+        method = self.method
+        if method == "auto" and not training and len(self.kernel_size) == 2:
+            method = "rows"  # as an export with open sizes computes it, so that both give the same
+        outputs = wide_convolution(inputs, ops.convert_to_tensor(self.kernel), method)
         return outputs if self.bias is None else outputs + self.bias
 
     def compute_output_shape(self, input_shape):
