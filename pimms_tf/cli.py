@@ -21,13 +21,12 @@ from pimms_tf import __version__, journal
 from pimms_tf.completion import SHELLS, completion_script, options_of
 from pimms_tf.errors import InputError
 from pimms_tf.migrate_cli import add_verbs
-from pimms_tf.progress import StopSignals, counting, progress
+from pimms_tf.progress import INTERRUPTED, StopSignals, counting, progress
 from pimms_tf.sharding import read_shard, write_batch_script
 
-QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
+_QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _USER_ERROR = 2
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
-_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,31 +34,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Any other exception is a fault of ours: it keeps its traceback, and Python ends with 1.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    console, file = logging.StreamHandler(sys.stdout), RunLog()
     # What a run says in NiftyNet's words is for its log file; here it would say everything twice.
+    console, debug = logging.StreamHandler(sys.stdout), False
     console.addFilter(is_ours)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file], force=True)
-    logging.captureWarnings(True)
-    for noisy in QUIET:
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    debug = False
-    try:
+
+    def work() -> int:
+        nonlocal debug
         arguments, rest = _parser().parse_known_args(argv)
         debug = arguments.debug
-        code = arguments.run(arguments, _take_words(arguments, rest))
+        return arguments.run(arguments, _take_words(arguments, rest))
+
+    return guarded(console, work, lambda error, cause: _complain(error, debug, cause))
+
+
+def guarded(
+    console: logging.Handler, work: Callable[[], int], complain: Callable[[Exception, Exception | None], int]
+) -> int:
+    """Runs `work` with logs to the console and to the log file of the run; returns the exit code.
+
+    `complain` turns a mistake into one; it also gets the exception that stands behind it, if that is another.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    file = RunLog()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file], force=True)
+    logging.captureWarnings(True)
+    for noisy in _QUIET:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        code = work()
         sys.stdout.flush()
         return code
     except (InputError, ConfigError) as error:
-        return _complain(error, debug)
+        return complain(error, None)
     except BrokenPipeError:
-        return leave_broken_pipe()
+        return _leave_broken_pipe()
     except OSError as error:
         if error.filename is None:
             raise
-        return _complain(InputError(f"{error.filename}: {error.strerror}"), debug, error)
+        return complain(InputError(f"{error.filename}: {error.strerror}"), error)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     finally:
         logging.getLogger().removeHandler(file)
         file.close()
@@ -213,7 +227,7 @@ def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Con
     return config
 
 
-def leave_broken_pipe() -> int:
+def _leave_broken_pipe() -> int:
     """Returns the exit code for a reader of the output, such as `head`, that has had enough."""
     # Python would complain again when it flushes.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -381,7 +395,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _complain(error: Exception, debug: bool, cause: Exception | None = None) -> int:
+def _complain(error: Exception, debug: bool, cause: Exception | None) -> int:
     if debug:
         raise cause or error
     print(f"error: {error}", file=sys.stderr)

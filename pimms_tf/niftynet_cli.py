@@ -5,24 +5,21 @@ Output goes where NiftyNet's goes, in its form: the version, all settings, then 
 
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from niftynet_compat import Config, ConfigError, load_config, settings_text
 from niftynet_compat.commands import PROGRAMS, Asked, Call, parse_command
-from niftynet_compat.console import JOURNAL, RunLog, console_handler
+from niftynet_compat.console import JOURNAL, console_handler
 from niftynet_compat.ini import UsageError
 from niftynet_compat.names import application_section
 from niftynet_compat.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTIONS, shown
 from pimms_tf import __version__, journal
-from pimms_tf.cli import QUIET, choose_devices, import_run, leave_broken_pipe
-from pimms_tf.errors import InputError
+from pimms_tf.cli import choose_devices, guarded, import_run
 from pimms_tf.progress import StopSignals
 
 _FAILED = 1
 _USAGE = 2
-_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,33 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with 1.
     """
     words = sys.argv if argv is None else argv
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    file = RunLog()
-    logging.basicConfig(level=logging.INFO, handlers=[console_handler(), file], force=True)
-    logging.captureWarnings(True)
-    for noisy in QUIET:
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
+
+    def work() -> int:
         call = parse_command(words)
-        if isinstance(call, Asked):
-            print(_help(call.program) if call.what == "help" else _version(), flush=True)
-            return 0
-        code = _run(call)
-        sys.stdout.flush()
-        return code
-    except (InputError, ConfigError) as error:
-        return _complain(error, "--debug" in words)
-    except BrokenPipeError:
-        return leave_broken_pipe()
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _complain(InputError(f"{error.filename}: {error.strerror}"), "--debug" in words)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    finally:
-        logging.getLogger().removeHandler(file)
-        file.close()
+        if not isinstance(call, Asked):
+            return _run(call)
+        print(_help(call.program) if call.what == "help" else _version(), flush=True)
+        return 0
+
+    return guarded(console_handler(), work, lambda error, cause: _complain(error, "--debug" in words))
 
 
 def _run(call: Call) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TextIO
 
-_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 _TERMINATED = 143  # 128 + SIGTERM
 
 
@@ -36,7 +36,7 @@ class StopSignals(AbstractContextManager):
     def _stop(self, number: int, frame: object) -> None:
         if self.requested():
             raise KeyboardInterrupt
-        self.exit_code, self._asked = _INTERRUPTED if number == signal.SIGINT else _TERMINATED, True
+        self.exit_code, self._asked = INTERRUPTED if number == signal.SIGINT else _TERMINATED, True
         logging.getLogger(__name__).warning("stopping after this iteration; again to stop at once")
 
 
