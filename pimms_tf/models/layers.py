@@ -76,20 +76,22 @@ class BatchNorm(keras.layers.Layer):
         gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
         # In float32 also where x is half as precise: the shift may be many times what is left of x.
         x = ops.cast(x, "float32")
+        if not training:
+            return ops.cast(_scaled(x, gamma, beta, *self._mean_and_inverse(moving)), self.compute_dtype), ()
         by_itself = self.gather is None and self.statistics == "batch"
-        mean, variance, *some_row = moving
-        if training:
-            mean, variance, *some_row = self._moments(ops.stop_gradient(x) if by_itself else x, present, moving)
-        moments = tuple(map(ops.stop_gradient, (mean, variance, *some_row))) if training else ()
-        if self.statistics == "moving":
-            mean, variance = moving
-        inverse = ops.rsqrt(variance + self.epsilon)
-        if training and by_itself:
-            weight, count = _rows(x, present)
-            y = _normalised(x, gamma, beta, mean, inverse, ops.reshape(weight / count, (-1, *(1,) * (x.ndim - 1))))
+        weight, count = _rows(x, present)
+        mean, variance, some_row = self._moments(ops.stop_gradient(x) if by_itself else x, weight, count, moving)
+        moments = tuple(map(ops.stop_gradient, (mean, variance, some_row)))
+        seen = self._mean_and_inverse(moving if self.statistics == "moving" else (mean, variance))
+        if by_itself:
+            y = _normalised(x, gamma, beta, *seen, ops.reshape(weight / count, (-1, *(1,) * (x.ndim - 1))))
         else:
-            y = _scaled(x, gamma, beta, mean, inverse)
+            y = _scaled(x, gamma, beta, *seen)
         return ops.cast(y, self.compute_dtype), moments
+
+    def _mean_and_inverse(self, moments):
+        mean, variance = moments
+        return mean, ops.rsqrt(variance + self.epsilon)
 
     def update(self, moments):
         """Moves the moving statistics towards those of a training step."""
@@ -106,9 +108,8 @@ class BatchNorm(keras.layers.Layer):
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving + rate * (value - moving))
 
-    def _moments(self, x, present, moving):
+    def _moments(self, x, weight, count, moving):
         space = tuple(range(1, x.ndim - 1))
-        weight, count = _rows(x, present)
         mean = ops.matmul(weight, ops.sum(x, space) if space else x) / count
         squares = ops.square(x - mean)
         variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
