@@ -169,12 +169,21 @@ def has_split(config: Config) -> bool:
     return config.split_file.is_file()
 
 
+def split_on_file(config: Config) -> dict[str, Phase] | None:
+    """The phases on file; None without a file.
+
+    Raises:
+        ConfigError: as `has_split`, or the file is no such list.
+    """
+    return read_split(config.split_file) if has_split(config) else None
+
+
 def phases_of(config: Config, subjects: Sequence[SubjectFiles]) -> dict[str, Phase] | None:
     """The phases on file; without a file, drawn ones if the configuration gives fractions, else None."""
-    path = config.split_file
-    if has_split(config):
-        log.info("Loading from existing partitioning file %s", path)
-        return read_split(path)
+    split = split_on_file(config)
+    if split is not None:
+        log.info("Loading from existing partitioning file %s", config.split_file)
+        return split
     training = config.training
     fractions = (training.exclude_fraction_for_validation, training.exclude_fraction_for_inference)
     if max(fractions) <= 0:
@@ -194,10 +203,10 @@ def subjects_in_phase(
 
 def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str]:
     """Those of the subjects with a reference that inference was meant to segment."""
-    if not has_split(config):
+    split = split_on_file(config)
+    if split is None:
         return set(references)
     subjects = [SubjectFiles(subject_id, {}) for subject_id in references]
-    split = read_split(config.split_file)
     chosen = subjects_in_phase(subjects, split, config.inference.dataset_to_infer, config)
     return {subject.subject_id for subject in chosen}
 

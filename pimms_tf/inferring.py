@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ConfigError, ModelDir, SubjectFiles, read_split
+from niftynet_compat import Config, ConfigError, ModelDir, SubjectFiles
 from pimms_tf import __version__, cohort, journal, mappings, settings
 from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.entries import subject_key
@@ -337,7 +337,7 @@ def _sentence(mistake: Exception) -> str:
 
 
 def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
-    split = read_split(config.split_file) if cohort.has_split(config) else None
+    split = cohort.split_on_file(config)
     phase = config.inference.dataset_to_infer
     chosen = cohort.subjects_in_phase(subjects, split, phase, config)
     why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"

@@ -110,6 +110,10 @@ def subjects(config: Config, found: Mapping[str, Mapping[str, Path]], split: Map
     _journal.info("%s", partition_lines(list(found), len(ids), counts))
 
 
+def _split_on_file(config: Config) -> dict[str, Phase] | None:
+    return read_split(config.split_file) if config.split_file.is_file() else None
+
+
 def reader(config: Config, num_subjects: int, *keys: str) -> None:
     """Says how many subjects are read from which sections, for each key of the task that names any."""
     for key in keys:
@@ -129,7 +133,7 @@ def inference_starts(config: Config, found: Mapping[str, Mapping[str, Path]], ch
     """Opens the log file, writes the lists and says who is read."""
     begin(config)
     write_lists(config, found)
-    subjects(config, found, read_split(config.split_file) if config.split_file.is_file() else None)
+    subjects(config, found, _split_on_file(config))
     reader(config, len(chosen), "image")
     mappings_ready(config, None)
 
@@ -139,7 +143,7 @@ def evaluation_starts(config: Config, references: Mapping[str, Path], num_inferr
     begin(config)
     label = config.sources("label")[0]
     write_lists(config, {label: references})
-    subjects(config, {label: references}, read_split(config.split_file) if config.split_file.is_file() else None)
+    subjects(config, {label: references}, _split_on_file(config))
     reader(config, len(references), "label")
     text = "Image reader: loading %d subjects from sections %s as input [inferred]"
     _journal.info(text, num_inferred, config.sources("inferred") or ("inferred",))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ModelDir, Phase, Remark, SubjectFiles, read_split
+from niftynet_compat import Config, ModelDir, Phase, Remark, SubjectFiles
 from niftynet_compat.config import inspect_config
 from niftynet_compat.keys import Verdict
 from niftynet_compat.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
@@ -236,7 +236,7 @@ def _phases(config: Config, subjects: Sequence[SubjectFiles], report: Report) ->
             )
     report.fact(PHASES, "from", origin)
     if config.action == "inference":
-        split = read_split(config.split_file) if on_file else None
+        split = cohort.split_on_file(config)
         wanted = config.inference.dataset_to_infer
         chosen = cohort.subjects_in_phase(subjects, split, wanted, config)
         report.fact(PHASES, f"dataset_to_infer = {wanted or '(unset)'}", len(chosen), f"{len(chosen)} subjects")
