@@ -68,8 +68,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from niftynet_compat import load_config
-    from pimms_tf.demo import write_subjects
-    from pimms_tf.run import train
+    from pimms_tf.actions.train import train
+    from pimms_tf.commands.demo import write_subjects
 
     seconds, memory = [], {}
 

@@ -28,8 +28,8 @@ def ours(
 ) -> Callable[[], float]:
     import tensorflow as tf
 
-    from pimms_tf.data.pipeline import Batch
     from pimms_tf.models import build_model
+    from pimms_tf.pipeline.batches import Batch
     from pimms_tf.training import devices, exponential_decay, make_loss, make_train_step, new_state
 
     model = build_model("hemis", modalities, CLASSES, preset, recompute=recompute)

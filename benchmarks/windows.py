@@ -27,10 +27,10 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from pimms_tf.data import entries
-from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import foreground_locations, uniform_locations
+from pimms_tf.pipeline import entries
+from pimms_tf.pipeline.cache import CachedLoader
 
 SHAPE = (181, 217, 181)
 WINDOW = (100, 100, 1)
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:
-    from pimms_tf.data.pipeline import training_batches
+    from pimms_tf.pipeline.batches import training_batches
 
     subjects = write_subjects(folder, arguments.subjects)
     plain = SubjectLoader(foreground="threshold_plus")

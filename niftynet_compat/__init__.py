@@ -1,7 +1,21 @@
 """NiftyNet's files and words: INI settings, subject discovery, data splits, model folders, mapping files."""
 
-from niftynet_compat.checkpoint import import_tf1
-from niftynet_compat.config import (
+from niftynet_compat.files import write_text
+from niftynet_compat.migration.cleaning import cleaned_path, is_cleaned, write_cleaned
+from niftynet_compat.migration.report import KeyStatus, Migration, as_dict, migrate_file, migration_report
+from niftynet_compat.runs.checkpoint import import_tf1
+from niftynet_compat.runs.histogram_file import (
+    LabelMapping,
+    read_label_mapping,
+    read_mapping,
+    write_label_mapping,
+    write_mapping,
+)
+from niftynet_compat.runs.model_dir import ModelDir
+from niftynet_compat.schema.keys import Verdict
+from niftynet_compat.schema.keys_text import explain_key, keys_help, keys_markdown
+from niftynet_compat.schema.programs import NETWORKS, resolve_network
+from niftynet_compat.settings.config import (
     ClassificationSection,
     Config,
     ConfigError,
@@ -17,7 +31,8 @@ from niftynet_compat.config import (
     TrainingSection,
     load_config,
 )
-from niftynet_compat.discovery import (
+from niftynet_compat.settings.writing import ini_text, settings_text
+from niftynet_compat.subjects.discovery import (
     Discovery,
     Dropped,
     SubjectFiles,
@@ -26,22 +41,7 @@ from niftynet_compat.discovery import (
     find_subjects,
     select_subjects,
 )
-from niftynet_compat.files import write_text
-from niftynet_compat.histogram_file import (
-    LabelMapping,
-    read_label_mapping,
-    read_mapping,
-    write_label_mapping,
-    write_mapping,
-)
-from niftynet_compat.keys import Verdict
-from niftynet_compat.keys_text import explain_key, keys_help, keys_markdown
-from niftynet_compat.migrate import KeyStatus, Migration, as_dict, migrate_file, migration_report
-from niftynet_compat.migrate_write import cleaned_path, is_cleaned, write_cleaned
-from niftynet_compat.model_dir import ModelDir
-from niftynet_compat.names import NETWORKS, resolve_network
-from niftynet_compat.partition import Phase, phase_subjects, read_split, split_subjects, write_split
-from niftynet_compat.settings import ini_text, settings_text
+from niftynet_compat.subjects.partition import Phase, phase_subjects, read_split, split_subjects, write_split
 
 __all__ = [
     "ClassificationSection",

@@ -2,6 +2,6 @@
 
 import sys
 
-from pimms_tf.cli import main
+from pimms_tf.commands.cli import main
 
 sys.exit(main())

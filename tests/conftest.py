@@ -83,7 +83,7 @@ class Study:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
 
     def __call__(self, *argv: str) -> int:
-        from pimms_tf.cli import main
+        from pimms_tf.commands.cli import main
 
         return main(argv)
 

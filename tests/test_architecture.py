@@ -15,31 +15,26 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("niftynet_compat", "pimms_tf")
 HEAVY = {"tensorflow", "keras", "tensorboard"}
 
-# What a room may import of our own besides itself; every room may use errors and files.
-_EVERYWHERE = {"pimms_tf", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.presets"}
-_MAY_IMPORT = {
-    "niftynet_compat": set(),
-    "pimms_tf.data": {"pimms_tf.data"},
-    "pimms_tf.evaluation": {"pimms_tf.evaluation", "pimms_tf.data"},
-    "pimms_tf.models": {"pimms_tf.models"},
-    "pimms_tf.training": {"pimms_tf.training", "pimms_tf.models", "pimms_tf.data"},
-    "pimms_tf.inference": {"pimms_tf.inference", "pimms_tf.models", "pimms_tf.data"},
-}
-# The floor where NiftyNet's settings meet our objects: run.py and what was split off it, and the command line.
-_MEETING = {
-    f"pimms_tf.{module}"
-    for module in (
-        *("run", "task", "settings", "cohort", "mappings", "trained", "predicting", "inferring", "scoring", "journal"),
-        *("import_checkpoint",),
-        *("cli", "completion", "niftynet_cli", "migrate_cli", "migrate_text"),
-        *("check", "check.dry_run", "check.report", "check.files", "check.labels", "check.windows"),
-        *("check.model_folder", "check.evaluation", "check.costs"),
-    )
-}
-# Who may write to the console itself, everybody else logs.
-_PRINTS = {"pimms_tf.cli", "pimms_tf.migrate_cli", "pimms_tf.niftynet_cli", "pimms_tf.progress"}
-# Modules of light rooms that need TensorFlow and are only imported on first use.
-_ON_FIRST_USE = {"pimms_tf.data.pipeline"}
+# The floors from the top down, and on each its rooms: a room imports rooms of lower floors, itself, and those beside it
+# that stand further right. What lies loose in pimms_tf may be used everywhere.
+_FLOORS = (
+    ("pimms_tf.commands",),
+    ("pimms_tf.check", "pimms_tf.actions"),
+    ("pimms_tf.study",),
+    ("pimms_tf.serving", "pimms_tf.inference", "pimms_tf.training"),
+    ("pimms_tf.pipeline", "pimms_tf.models"),
+    ("pimms_tf.evaluation", "pimms_tf.data"),
+    ("niftynet_compat",),
+)
+_LOOSE = {"pimms_tf", "pimms_tf.__main__", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.presets"}
+_ROOMS = [room for floor in _FLOORS for room in floor]
+_READS_SETTINGS = {"pimms_tf.commands", "pimms_tf.actions", "pimms_tf.check", "pimms_tf.study"}
+# Inside niftynet_compat, from the top down; what lies loose there may be used by all its rooms.
+_COMPAT_ROOMS = [f"niftynet_compat.{room}" for room in ("migration", "runs", "subjects", "settings", "schema")]
+# Who may write to the console itself; all others log.
+_PRINTS = {f"pimms_tf.commands.{module}" for module in ("cli", "migrate_cli", "niftynet_cli", "progress")}
+# Light packages that hand on a name of a room above, on first use, because it was theirs in the first release.
+_HANDED_ON = {"pimms_tf.data": "pimms_tf.pipeline", "pimms_tf.inference": "pimms_tf.serving"}
 
 
 def name_of(path: Path) -> str:
@@ -77,34 +72,60 @@ def at_import_time(tree: ast.Module) -> ast.Module:
 
 
 def room_of(module: str) -> str:
-    return next((room for room in _MAY_IMPORT if module == room or module.startswith(room + ".")), module)
+    return next((room for room in _ROOMS if module == room or module.startswith(room + ".")), module)
 
 
 def ours(modules: set[str]) -> set[str]:
     return {module for module in modules if module.split(".")[0] in PACKAGES}
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in _MAY_IMPORT])
+def below(room: str) -> set[str]:
+    """The rooms on lower floors, and those on the same floor further right."""
+    return set(_ROOMS[_ROOMS.index(room) + 1 :])
+
+
+def test_every_module_is_in_a_room_that_has_a_floor():
+    assert {room_of(module) for module in SOURCES} == set(_ROOMS) | _LOOSE
+
+
+def test_few_modules_lie_loose():
+    assert len([name for name, path in SOURCES.items() if path.parent == ROOT / "pimms_tf"]) <= 8
+
+
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - _LOOSE))
 def test_a_room_imports_only_rooms_below_it(module):
     room = room_of(module)
+    allowed = below(room) | {room} | _LOOSE - {"pimms_tf.__main__"}
+    if room not in _READS_SETTINGS:
+        allowed -= {"niftynet_compat"} - {room}
+    if module in _HANDED_ON:
+        allowed |= {_HANDED_ON[module]}
     for other in ours(imported_by(TREES[module], module)):
-        assert room_of(other) in _MAY_IMPORT[room] | {room} | _EVERYWHERE, f"{module} imports {other}"
+        assert room_of(other) in allowed, f"{module} imports {other}"
 
 
-def test_only_the_meeting_floor_and_niftynet_compat_itself_import_niftynet_compat():
-    users = {
-        module
-        for module, tree in TREES.items()
-        if module.startswith("pimms_tf") and any(room_of(m) == "niftynet_compat" for m in imported_by(tree, module))
-    }
-    assert users <= _MEETING
-    assert {"pimms_tf.run", "pimms_tf.cli"} <= users
+@pytest.mark.parametrize("module", sorted(_LOOSE - {"pimms_tf.__main__"}))
+def test_what_may_be_used_everywhere_uses_no_room(module):
+    assert ours(imported_by(TREES[module], module)) <= _LOOSE
 
 
-def test_nothing_below_imports_the_meeting_floor():
-    for module, tree in TREES.items():
-        if module not in _MEETING | {"pimms_tf.__main__"}:
-            assert not imported_by(tree, module) & _MEETING, module
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("niftynet_compat.")])
+def test_a_room_of_niftynet_compat_imports_only_rooms_below_it(module):
+    rooms = [module.startswith(room) for room in _COMPAT_ROOMS]
+    above = _COMPAT_ROOMS[: rooms.index(True)] if any(rooms) else _COMPAT_ROOMS
+    for other in ours(imported_by(TREES[module], module)):
+        assert not other.startswith(tuple(above)), f"{module} imports {other}"
+
+
+def test_the_key_of_a_prepared_subject_follows_the_code_that_prepares_it():
+    from pimms_tf.pipeline.entries import PREPARING
+
+    needed, waiting = set(), {"pimms_tf.data.subjects"}
+    while waiting:
+        module = waiting.pop()
+        needed.add(module)
+        waiting |= {other for other in imported_by(TREES[module], module) if room_of(other) == "pimms_tf.data"} - needed
+    assert needed == {f"pimms_tf.data.{module}" for module in PREPARING}
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -122,18 +143,16 @@ def test_only_the_upper_floors_name_tensorflow(module):
     tops_at_import = {name.split(".")[0] for name in imported_by(at_import_time(tree), module)} & HEAVY
     if module == "pimms_tf.training.losses" or room_of(module) == "pimms_tf.models":
         assert tops <= {"keras"}
-    elif module in ("niftynet_compat.checkpoint", "pimms_tf.cli"):
+    elif module == "niftynet_compat.runs.checkpoint" or room_of(module) == "pimms_tf.commands":
         assert not tops_at_import  # inside one function
-    elif room_of(module) in ("niftynet_compat", "pimms_tf.data", "pimms_tf.evaluation"):
-        assert not tops or module in _ON_FIRST_USE
-    elif module in _EVERYWHERE | {"pimms_tf.demo", "pimms_tf.__main__"}:
+    elif room_of(module) in ("niftynet_compat", "pimms_tf.data", "pimms_tf.evaluation") or module in _LOOSE:
         assert not tops
 
 
 def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
     modules = (
-        *("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation", "pimms_tf.demo", "pimms_tf.cli"),
-        *("pimms_tf.task", "pimms_tf.cohort"),
+        *("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation"),
+        *("pimms_tf.commands.demo", "pimms_tf.commands.cli", "pimms_tf.study.task", "pimms_tf.study.cohort"),
     )
     program = "import sys\n" + "".join(
         f"import {module}\nassert not {HEAVY!r} & set(sys.modules), '{module}'\n" for module in modules
@@ -160,7 +179,7 @@ def test_a_packages_public_list_is_what_it_offers(module):
     assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
     if offered:
         listed = list(package.__all__)
-        on_first_use = set(getattr(package, "_WITH_TENSORFLOW", ()))
+        on_first_use = set(getattr(package, "_WITH_TENSORFLOW", ())) | set(getattr(package, "_OF_SERVING", ()))
         assert len(set(listed)) == len(listed)
         assert set(listed) == offered | on_first_use
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from niftynet_compat import discover, load_config, resolve_network
-from pimms_tf import demo
+from pimms_tf.commands import demo
 
 FOLDER = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = ("hemis", "modality_classifier", "pimms_hard", "pimms_online", "pimms_soft")

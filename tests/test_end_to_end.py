@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pimms_tf.inference.export import read_export_info
+from pimms_tf.serving.export import read_export_info
 from pimms_tf.training.checkpoints import load_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -300,7 +300,7 @@ def test_a_multitask_configuration_learns_modalities_from_their_files(study, nul
 
 def test_values_of_modality_files_become_classes(study):
     from niftynet_compat import load_config
-    from pimms_tf import cohort, mappings, settings
+    from pimms_tf.study import cohort, mappings, settings
 
     write_modalities(study.folder / "known", {f"sub{number:02d}": (3, 0, 1) for number in range(6)})
     loaded = {}

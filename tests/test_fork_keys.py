@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from niftynet_compat import ConfigError, load_config
-from niftynet_compat.lists import distinct_values, read_value_list
-from pimms_tf import cohort, mappings
+from niftynet_compat.subjects.lists import distinct_values, read_value_list
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject
-from pimms_tf.predicting import arranged
-from pimms_tf.task import task_of
+from pimms_tf.study import cohort, mappings
+from pimms_tf.study.predicting import arranged
+from pimms_tf.study.task import task_of
 
 eager = pytest.mark.usefixtures("eagerly")
 

@@ -12,10 +12,10 @@ import nibabel as nib
 import pytest
 
 from niftynet_compat import load_config
-from niftynet_compat.sections import KNOWN_KEYS, SPECS
-from pimms_tf import niftynet_cli
-from pimms_tf.cli import _parser, main
-from pimms_tf.completion import options_of
+from niftynet_compat.schema.sections import KNOWN_KEYS, SPECS
+from pimms_tf.commands import niftynet_cli
+from pimms_tf.commands.cli import _parser, main
+from pimms_tf.commands.completion import options_of
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
@@ -110,9 +110,7 @@ def project(tmp_path, scans, study, monkeypatch):
     (tmp_path / "trigger_inference.sh").write_text(TRIGGER)
     # Programs for scripts to find, as an installation puts them there.
     (tmp_path / "bin").mkdir()
-    program = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pimms_tf.niftynet_cli import main\nsys.exit(main())\n"
-    )
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pimms_tf.commands.niftynet_cli import main\n"
     (tmp_path / "bin" / "net_run").write_text(f"#!{sys.executable}\n{program}sys.exit(main())\n")
     (tmp_path / "bin" / "net_run").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")

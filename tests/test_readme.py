@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from niftynet_compat import load_config
-from pimms_tf.cli import main
+from pimms_tf.commands.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,14 +37,14 @@ def test_every_verb_of_the_readme_is_one_of_the_command_line(capsys):
 
 
 def test_every_verb_of_the_command_line_has_a_row_or_a_section():
-    from pimms_tf.cli import _parser
+    from pimms_tf.commands.cli import _parser
 
     (verbs,) = (action.choices for action in _parser()._actions if action.dest != "help" and action.choices)
     assert set(verbs) <= set(re.findall(r"pimms-tf ([a-z-]+)", README))
 
 
 def test_the_demonstration_types_the_commands_of_the_readme():
-    from pimms_tf.demo import demo_commands
+    from pimms_tf.commands.demo import demo_commands
 
     (block,) = [block for block in blocks("sh") if "pimms-tf train demo.ini" in block]
     assert [line.split() for line in block.strip().splitlines()] == demo_commands()
@@ -79,6 +79,6 @@ def test_every_file_that_the_readme_points_to_is_there():
 
 
 def test_help_answers_without_loading_tensorflow():
-    code = "import sys; from pimms_tf.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from pimms_tf.commands.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'tensorflow', 'keras', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

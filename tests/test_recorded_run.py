@@ -16,12 +16,12 @@ import pytest
 import tensorflow as tf
 
 from niftynet_compat import Phase, find_subjects, load_config, read_mapping, read_split
-from pimms_tf import cohort, mappings, settings
 from pimms_tf.data.images import read_image, write_image
 from pimms_tf.data.subjects import train_mapping
 from pimms_tf.evaluation import LabelPair, niftynet_tables
 from pimms_tf.inference import segment
 from pimms_tf.models.layers import Convolution
+from pimms_tf.study import cohort, mappings, settings
 
 GOLDENS = Path(__file__).parent / "goldens" / "09_endtoend"
 SUBJECTS = [f"case{number:02}" for number in range(6)]

@@ -10,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from niftynet_compat import Config, ModelDir, SubjectFiles
-from pimms_tf import settings
+from pimms_tf.actions.train import train_step
 from pimms_tf.check.report import COSTS, Report, print_bytes, print_seconds
 from pimms_tf.data.images import read_image_header
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.models import PIMMS
-from pimms_tf.predicting import Network, arranged, segmented
-from pimms_tf.run import train_step
-from pimms_tf.task import Task, border_of, real_modalities, window_of
+from pimms_tf.study import settings
+from pimms_tf.study.predicting import Network, arranged, segmented
+from pimms_tf.study.task import Task, border_of, real_modalities, window_of
 from pimms_tf.training import TrainingState, devices, new_state
 
 

@@ -10,11 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from niftynet_compat import Config, ModelDir, Phase, Remark, SubjectFiles
-from niftynet_compat.config import inspect_config
-from niftynet_compat.keys import Verdict
-from niftynet_compat.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
-from pimms_tf import cohort, mappings
-from pimms_tf import task as tasks
+from niftynet_compat.schema.keys import Verdict
+from niftynet_compat.schema.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
+from niftynet_compat.settings.config import inspect_config
 from pimms_tf.check.evaluation import check_evaluation
 from pimms_tf.check.files import MOST_NAMED, Progress, Wanted, examine, say_files
 from pimms_tf.check.labels import check_label_values
@@ -37,7 +35,9 @@ from pimms_tf.data.intensity import LabelMapping, foreground_mask
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.task import Task
+from pimms_tf.study import cohort, mappings
+from pimms_tf.study import task as tasks
+from pimms_tf.study.task import Task
 
 
 class _Parts(NamedTuple):
@@ -142,9 +142,9 @@ def _warnings_into(report: Report) -> Iterator[None]:
 
 
 _TOPIC_OF = {
-    "niftynet_compat.discovery": SUBJECTS,
-    "niftynet_compat.partition": PHASES,
-    "pimms_tf.task": WINDOWS,
+    "niftynet_compat.subjects.discovery": SUBJECTS,
+    "niftynet_compat.subjects.partition": PHASES,
+    "pimms_tf.study.task": WINDOWS,
     "pimms_tf.data.subjects": EXAMPLE,
 }
 

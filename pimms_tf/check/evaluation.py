@@ -1,16 +1,16 @@
 """The dry run of evaluation: which pairs of files would be scored, and whether they can be."""
 
 from niftynet_compat import Config, ConfigError
-from niftynet_compat.lists import read_file_list
-from pimms_tf import cohort
-from pimms_tf import task as tasks
+from niftynet_compat.subjects.lists import read_file_list
 from pimms_tf.check.files import Progress, Wanted, examine, say_files
 from pimms_tf.check.labels import check_label_values
 from pimms_tf.check.report import FILES, LABELS, SETTINGS, SUBJECTS, Report
 from pimms_tf.data.images import read_image_header
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import join_by_subject
-from pimms_tf.task import Task
+from pimms_tf.study import cohort
+from pimms_tf.study import task as tasks
+from pimms_tf.study.task import Task
 
 
 def check_evaluation(config: Config, task: Task, fast: bool, progress: Progress, report: Report) -> None:

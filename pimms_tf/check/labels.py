@@ -10,7 +10,7 @@ from pimms_tf.check.files import FileFacts
 from pimms_tf.check.report import Report
 from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.task import Task, real_modalities
+from pimms_tf.study.task import Task, real_modalities
 
 
 class _Value(NamedTuple):

@@ -1,9 +1,9 @@
 """The model folder: where a run starts from, what it would write over, and what it needs to find."""
 
 from niftynet_compat import Config, ConfigError, ModelDir, read_mapping
-from pimms_tf import task as tasks
 from pimms_tf.check.report import MODEL, Report
-from pimms_tf.task import Task
+from pimms_tf.study import task as tasks
+from pimms_tf.study.task import Task
 
 
 def check_model_folder(config: Config, task: Task, report: Report) -> None:

@@ -10,7 +10,7 @@ from pimms_tf.check.report import Report
 from pimms_tf.data.windows import check_border, grid_locations, resolve_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.task import Task, border_of, window_of
+from pimms_tf.study.task import Task, border_of, window_of
 
 Axes3 = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""Files to arrays to batches: images, intensities, subjects, windows, augmentation and the input pipeline."""
+"""Files to arrays: images, intensities, subjects, windows, augmentation; batches of them are in `pimms_tf.pipeline`."""
 
 from pimms_tf.data.augmentation import (
     Augmentation,
@@ -7,7 +7,6 @@ from pimms_tf.data.augmentation import (
     permute_scans,
     scan_dropout_probabilities,
 )
-from pimms_tf.data.cache import CachedLoader
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import (
     Image,
@@ -52,7 +51,6 @@ _WITH_TENSORFLOW = ("Batch", "training_batches", "validation_batches")
 __all__ = [
     "Augmentation",
     "Batch",
-    "CachedLoader",
     "Grid",
     "GridAggregator",
     "Image",
@@ -98,10 +96,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    # Public names of this package since its first release; the room that they live in now needs TensorFlow.
     if name in _WITH_TENSORFLOW:
-        from pimms_tf.data import pipeline
+        from pimms_tf.pipeline import batches
 
-        return getattr(pipeline, name)
+        return getattr(batches, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

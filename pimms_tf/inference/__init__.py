@@ -1,21 +1,31 @@
-"""From a trained model to segmentations on the files' own grids, and to an export that serves any number of scans."""
+"""From a trained model to segmentations on the files' own grids; exports are written by `pimms_tf.serving`."""
 
-from pimms_tf.inference.export import ExportInfo, ExportReport, export_saved_model, read_export_info, verify_export
 from pimms_tf.inference.outputs import ResultFolder, image_name, orthogonal_slices, subset_folder, write_class_table
 from pimms_tf.inference.segmentation import label_scores, modality_scores, segment
 
+_OF_SERVING = ("export_saved_model",)
+
 __all__ = [
-    "ExportInfo",
-    "ExportReport",
     "ResultFolder",
     "export_saved_model",
     "image_name",
     "label_scores",
     "modality_scores",
     "orthogonal_slices",
-    "read_export_info",
     "segment",
     "subset_folder",
-    "verify_export",
     "write_class_table",
 ]
+
+
+def __getattr__(name: str):
+    # A public name of this package since its first release; the room that it lives in now stands above this one.
+    if name in _OF_SERVING:
+        from pimms_tf.serving import export
+
+        return getattr(export, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

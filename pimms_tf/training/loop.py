@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pimms_tf.data.pipeline import Batch
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS
+from pimms_tf.pipeline.batches import Batch
 from pimms_tf.training.checkpoints import Checkpoints, latest_iteration
 from pimms_tf.training.steps import Metrics, TrainingState
 

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from niftynet_compat.checkpoint_names import recognised, tf1_name
+from niftynet_compat.runs.checkpoint_names import recognised, tf1_name
 from pimms_tf.models import Backend, ModalityClassifier
 from pimms_tf.models.layers import BatchNorm, Convolution
 

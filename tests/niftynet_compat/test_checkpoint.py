@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from niftynet_compat import ConfigError
-from niftynet_compat.checkpoint import import_tf1, read_tf1
-from niftynet_compat.checkpoint_names import GRAPHS, Graph, auxiliary_kind, local_step_name, our_path, tf1_name
+from niftynet_compat.runs.checkpoint import import_tf1, read_tf1
+from niftynet_compat.runs.checkpoint_names import GRAPHS, Graph, auxiliary_kind, local_step_name, our_path, tf1_name
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 GRAPH_OF_LIST = {

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from niftynet_compat import sections
-from niftynet_compat.config import (
+from niftynet_compat.schema import sections
+from niftynet_compat.schema.choices import EVENT_HANDLERS
+from niftynet_compat.settings.config import (
     ClassificationSection,
     ConfigError,
     MultitaskSection,
@@ -16,8 +17,7 @@ from niftynet_compat.config import (
     SegmentationSection,
     load_config,
 )
-from niftynet_compat.requirements import rank_complaint
-from niftynet_compat.words import EVENT_HANDLERS
+from niftynet_compat.settings.requirements import rank_complaint
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "01_config"
 RUNS = json.loads((GOLDEN / "index.json").read_text())
@@ -791,7 +791,7 @@ def test_configurations_are_frozen(tmp_path):
 
 
 def test_every_known_key_of_stock_niftynet_is_known():
-    from niftynet_compat.sections import KNOWN_KEYS
+    from niftynet_compat.schema.sections import KNOWN_KEYS
 
     # fmt: off
     stock = """activation_function antialiasing axcodes batch_size bf_order bias_field_range bias_initializer border

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from niftynet_compat.console import (
+from niftynet_compat.runs.console import (
     JOURNAL,
     ConsoleFormatter,
     FileFormatter,
@@ -17,7 +17,7 @@ from niftynet_compat.console import (
     iteration_line,
     partition_lines,
 )
-from niftynet_compat.lists import read_file_list, write_file_list
+from niftynet_compat.subjects.lists import read_file_list, write_file_list
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "09_endtoend"
 LOGS = sorted(GOLDENS.glob("model__*_niftynet_log"))
@@ -166,7 +166,7 @@ def test_a_log_that_cannot_be_written_ends_no_run(tmp_path, journal, monkeypatch
 def test_consoles_tell_journal_and_marks_from_other_records():
     assert is_text(record("a"))
     assert not is_text(record("", log_file="x"))
-    assert is_ours(record("a", name="pimms_tf.run"))
+    assert is_ours(record("a", name="pimms_tf.actions.train"))
     assert not is_ours(record("a"))
 
 

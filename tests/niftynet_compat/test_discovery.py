@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niftynet_compat.discovery import (
+from niftynet_compat.ini import ConfigError
+from niftynet_compat.schema.sections import InputSection
+from niftynet_compat.subjects.discovery import (
     SubjectFiles,
     candidate_ids,
     discover,
@@ -17,9 +19,7 @@ from niftynet_compat.discovery import (
     select_subjects,
     subject_ids_of,
 )
-from niftynet_compat.ini import ConfigError
-from niftynet_compat.lists import read_file_list
-from niftynet_compat.sections import InputSection
+from niftynet_compat.subjects.lists import read_file_list
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "02_subjects"
 CASES = json.loads((GOLDEN / "cases.json").read_text())["discovery"]

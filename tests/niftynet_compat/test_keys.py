@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from niftynet_compat import ConfigError, Verdict, explain_key, keys_help, keys_markdown, sections
-from niftynet_compat.keys import differs, key, type_words, unsupported
-from niftynet_compat.migrate_original import STOCK_KEYS
+from niftynet_compat import ConfigError, Verdict, explain_key, keys_help, keys_markdown
+from niftynet_compat.migration.original import STOCK_KEYS
+from niftynet_compat.schema import sections
+from niftynet_compat.schema.keys import differs, key, type_words, unsupported
 
 ROOT = Path(__file__).parents[2]
 # The 115 keys of NiftyNet 0.6 and the two that PyYAML adds, as its own parser lists them.

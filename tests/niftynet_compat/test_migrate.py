@@ -19,11 +19,11 @@ from niftynet_compat import (
     load_config,
     migrate_file,
     migration_report,
-    sections,
     write_cleaned,
 )
-from niftynet_compat.migrate_write import effective
-from niftynet_compat.settings import absolute_paths
+from niftynet_compat.migration.cleaning import effective
+from niftynet_compat.schema import sections
+from niftynet_compat.settings.writing import absolute_paths
 
 PLAIN = """# What I always use.
 [T1]

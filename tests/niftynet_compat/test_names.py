@@ -3,7 +3,7 @@
 import pytest
 
 from niftynet_compat.ini import ConfigError
-from niftynet_compat.names import (
+from niftynet_compat.schema.programs import (
     APPLICATIONS,
     NETWORKS,
     OUR_NETWORKS,
@@ -11,7 +11,7 @@ from niftynet_compat.names import (
     canonical_action,
     resolve_network,
 )
-from niftynet_compat.sections import TASK_SECTIONS
+from niftynet_compat.schema.sections import TASK_SECTIONS
 
 STOCK = (
     *("simulator_gan", "simple_gan", "highres3dnet", "highres3dnet_small", "highres3dnet_large", "toynet", "unet"),

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from niftynet_compat.ini import ConfigError
-from niftynet_compat.partition import (
+from niftynet_compat.subjects.partition import (
     Phase,
     phase_subjects,
     read_split,

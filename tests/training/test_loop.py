@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pimms_tf.data.pipeline import Batch
 from pimms_tf.errors import InputError
 from pimms_tf.models import build_classifier, build_model
+from pimms_tf.pipeline.batches import Batch
 from pimms_tf.training import (
     Checkpoints,
     Intervals,

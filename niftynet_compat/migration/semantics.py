@@ -1,0 +1,159 @@
+"""What a file means otherwise here than in NiftyNet though every single key is honoured, and nobody would be told."""
+
+from typing import NamedTuple
+
+from niftynet_compat.runs.model_dir import ModelDir
+from niftynet_compat.schema.keys import shown
+from niftynet_compat.schema.programs import NETWORKS, OUR_NETWORKS, TWO_DIMENSIONAL
+from niftynet_compat.schema.system import UNIFORM
+from niftynet_compat.settings.config import Config, Inspection
+
+
+class Difference(NamedTuple):
+    """What is different about a key, or about its being left out."""
+
+    sentence: str
+    changes_results: bool
+
+
+def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
+    """Returns {(section, key): difference}; the key may be absent from the file."""
+    config = inspection.config
+    if not config.application:
+        return {}
+    given = {(section.name, key) for section in inspection.file.sections for key in section.entries}
+    rows: dict[tuple[str, str], Difference] = {}
+    training = config.training
+    if training.vars_to_restore and not training.vars_to_freeze:
+        rows["TRAINING", "vars_to_freeze"] = Difference(
+            "unset, it freezes nothing; NiftyNet froze what vars_to_restore = "
+            f"{training.vars_to_restore} matches, which vars_to_freeze with the same value does here",
+            True,
+        )
+    rows |= _start(config)
+    if config.network.name.startswith(TWO_DIMENSIONAL):
+        rows |= _two_dimensional(config, given)
+    if config.task_name == "MULTITASK" and config.network.decay == 0:
+        rows["NETWORK", "decay"] = Difference(
+            "with decay = 0 the released program had no modality loss; here modality_weight = 0 in [PIMMS] switches it "
+            "off",
+            True,
+        )
+    if config.task_name == "MULTITASK" and config.pimms.modality_weight == 1.0:
+        rows["MULTITASK", "decay_constant"] = Difference(
+            "the modality loss is weighed by exp(-gamma i); the released program took 10 exp(-gamma i) and a tenth of "
+            "the segmentation loss, which is modality_weight = 100 in [PIMMS]",
+            True,
+        )
+    rows |= _network(config)
+    rows |= _whole_slices(config, given)
+    for key in ("label", "sampler", "inferred", "modalities"):
+        if len(config.sources(key)) > 1:
+            rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True)
+    is_old = config.network.name not in OUR_NETWORKS and config.task_name != "CLASSIFICATION"
+    if is_old and config.network.window_sampling == "uniform" and config.pimms.sampling_area != "all":
+        # Where the key is in the file, its verdict says it.
+        rows.setdefault(("NETWORK", "window_sampling"), Difference(UNIFORM, False))
+    rows |= _label_window(config)
+    sampler = config.sources("sampler")
+    if sampler and config.network.window_sampling not in ("weighted", "balanced"):
+        rows[config.task_name, "sampler"] = Difference(
+            f"window_sampling = {config.network.window_sampling} does not look at it, but training leaves out subjects "
+            f"without a file in [{sampler[0]}], as NiftyNet does",
+            False,
+        )
+    return rows
+
+
+def _start(config: Config) -> dict[tuple[str, str], Difference]:
+    training = config.training
+    try:
+        present = ModelDir(config.model_dir).iterations()
+    except OSError:
+        present = []
+    key = ("TRAINING", "starting_iter")
+    if present and ModelDir(config.model_dir).is_niftynets(present[-1]):
+        text = (
+            f"model_dir holds NiftyNet's checkpoints up to iteration {present[-1]}, which pimms-tf import-checkpoint "
+            "turns into a model_dir of ours; training and inference stop at them"
+        )
+        return {("SYSTEM", "model_dir"): Difference(text, False)}
+    if training.starting_iter == 0 and present:
+        text = (
+            f"model_dir holds checkpoints up to iteration {present[-1]}, so training refuses; NiftyNet wrote over them"
+        )
+        return {key: Difference(text, False)}
+    texts = []
+    if training.starting_iter < 0 and not present:
+        texts.append("model_dir has no checkpoint as yet, so training stops, as in NiftyNet; give 0 to begin")
+    elif training.starting_iter > 0 and training.starting_iter not in present:
+        texts.append("model_dir has no such checkpoint as yet, so training stops, as in NiftyNet")
+    if training.starting_iter >= training.max_iter:
+        texts.append(f"max_iter = {training.max_iter} is not above it, so training makes no step, as in NiftyNet")
+    return {key: Difference("; ".join(texts), False)} if texts else {}
+
+
+def _network(config: Config) -> dict[tuple[str, str], Difference]:
+    network = NETWORKS.get(config.network.name)
+    if network is None or network.ours is None or config.network.name == network.ours:
+        return {}
+    if network.reason:
+        return {("NETWORK", "name"): Difference(f"it means {network.ours} here; {network.reason}", True)}
+    if config.pimms.preset != "paper":
+        return {("NETWORK", "name"): Difference(f"it means {network.ours} here, built as the released program", False)}
+    text = f"it means {network.ours} here, built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the "
+    return {("NETWORK", "name"): Difference(f"{text}released program did", True)}
+
+
+def _whole_slices(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    """Windows and borders of inference, where volumes are segmented by whole slices instead."""
+    network, pimms = NETWORKS.get(config.network.name), config.pimms
+    is_ours = network is None or network.ours in (None, "modality_classifier", config.network.name)
+    if is_ours or pimms.inference_mode != "auto" or pimms.preset == "niftynet2018" or pimms.spatial_rank == 3:
+        return {}
+    by_windows = config.network.window_sampling == "resize" or pimms.mask_scope == "batch"
+    if by_windows or (pimms.classifier_scope == "window" and network.ours != "hemis"):
+        return {}
+    text = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS] cuts windows"
+    keys = [("INFERENCE", key) for key in ("spatial_window_size", "border")]
+    return {key: Difference(text, True) for key in keys if key in given}
+
+
+def _label_window(config: Config) -> dict[tuple[str, str], Difference]:
+    """A window of the labels that is not the images': NiftyNet cuts it from the middle of theirs."""
+    images = [config.inputs[name].spatial_window_size for name in config.sources("image") if name in config.inputs]
+    labels = config.sources("label")[:1] if config.task_name != "CLASSIFICATION" else ()
+    for name in labels:
+        window = config.inputs[name].spatial_window_size if name in config.inputs else ()
+        if window and images and images[0] and window != images[0]:
+            text = (
+                f"labels are cut like the scans, in windows of {shown(images[0])}; NiftyNet cut windows of "
+                f"{shown(window)} from their middle"
+            )
+            return {(name, "spatial_window_size"): Difference(text, True)}
+    return {}
+
+
+def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    rows = {}
+    if config.network.window_sampling != "resize":
+        rows["NETWORK", "window_sampling"] = Difference(
+            f"{shown(config.network.window_sampling)} cuts windows out; the released 2-D program zoomed every slice to "
+            "the window whatever was set, which is window_sampling = resize",
+            True,
+        )
+    if not config.network.whitening and not config.network.normalisation:
+        # Where the key is in the file, a remark of loading says it.
+        said = ("NETWORK", "whitening") in given
+        rows["NETWORK", "whitening"] = Difference(
+            ""
+            if said
+            else "scans stay as they are; the released 2-D program whitened them whatever was set, which is "
+            "whitening = True",
+            True,
+        )
+    if ("INFERENCE", "sample_per_volume") in given:
+        rows["INFERENCE", "sample_per_volume"] = Difference(
+            "the released 2-D program read it as the number of windows per slice, of which there is one here", False
+        )
+    return rows

@@ -1,0 +1,399 @@
+"""Inference of a cohort: settings → subjects → masks, lists and scores on disk, all at once or in shards."""
+
+import hashlib
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from niftynet_compat import Config, ConfigError, ModelDir, SubjectFiles
+from pimms_tf import __version__
+from pimms_tf.actions.sharding import Shard, shards_of
+from pimms_tf.data.images import Image, write_image
+from pimms_tf.data.intensity import LabelMapping, unmap_labels
+from pimms_tf.data.subjects import Subject, SubjectLoader
+from pimms_tf.data.windows import check_border
+from pimms_tf.errors import InputError
+from pimms_tf.evaluation import modality_subsets
+from pimms_tf.evaluation.results import some_of
+from pimms_tf.inference import ResultFolder, image_name, subset_folder, write_class_table
+from pimms_tf.inference.overlap import overlapped
+from pimms_tf.inference.records import Record, Records
+from pimms_tf.models import PIMMS
+from pimms_tf.pipeline.cache import CachedLoader
+from pimms_tf.pipeline.entries import subject_key
+from pimms_tf.study import cohort, journal, mappings, settings
+from pimms_tf.study.predicting import Network, arranged, segmented, takes_slices
+from pimms_tf.study.task import Task, border_of, check_arrangement, task_of, window_of
+from pimms_tf.study.trained import trained_model
+
+log = logging.getLogger(__name__)
+
+Subset = tuple[str, ...]
+
+
+def inference(config: Config, shard: Shard | None = None, resume: bool = False) -> None:
+    """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
+
+    With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
+    name below `save_seg_dir`. Models that need no labels then get the scans unlabelled and in shuffled order.
+
+    A subject with a mistake in its files is named and the others go on. With `shard` only a part of the subjects is
+    segmented, and listed in files of the shard's own, from which nothing but their rows is missing; see `merge`. With
+    `resume` subjects are passed over whose results are there, from the same files, weights and settings.
+
+    Raises:
+        ConfigError, InputError: a mistake in the configuration, or in the data of one or more subjects.
+    """
+    task = task_of(config)
+    settings.prepare_machine(config)
+    window = window_of(config, "inference")
+    border = _checked_border(config, task, window)
+    _check_subsets(config, task)
+    if len(task.scans) > 1:
+        check_arrangement(config, len(task.scans))
+    codes = None
+    if task.variant != "classifier" and config.task.label_normalisation:
+        settings.require_section(config, task.label, "label")
+        codes = mappings.label_codes(config, task.label)
+    found = cohort.find_cohort(config, task, needs_label=False)
+    subjects = cohort.task_subjects(config, task, False, found)
+    chosen = _subjects_to_infer(config, subjects)
+    if shard is not None:
+        chosen = shard.part_of(chosen)
+        log.info("shard %d of %d: %d subjects", *shard, len(chosen))
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    model = trained_model(config, task)
+    settings.write_settings(config)
+    journal.inference_starts(config, journal.files_by_section(found.files), chosen)
+    done = journal.batch_reporter()
+    run = _Run(
+        config=config,
+        task=task,
+        loader=loader,
+        cached=cohort.cached(loader, config, len(chosen)),
+        network=Network(model, done),
+        window=window,
+        border=border,
+        codes=codes,
+        outputs=_outputs(config, task, shard),
+        key=_key_of(config, task, model, loader, codes),
+        resume=resume,
+        done=done,
+    )
+    failed: dict[str, Exception] = {}
+    for number, (files, mistake) in enumerate(overlapped(chosen, run.read, run.compute, run.write), start=1):
+        if mistake is None:
+            log.info("%d of %d: %s", number, len(chosen), files.subject_id)
+        else:
+            failed[files.subject_id] = mistake
+            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, _sentence(mistake))
+    if isinstance(run.cached, CachedLoader):
+        run.cached.close()
+    for output in run.outputs.values():
+        if output.folder.num_scans:
+            log.info("Saved %s", output.folder.folder)
+    journal.say("stopping -- event handler: OutputInterpreter.")
+    if failed:
+        first, mistake = next(iter(failed.items()))
+        because = _sentence(mistake)
+        if len(failed) > 1:
+            because = f"{some_of(failed)}; the first of them, {first}, because: {because}"
+        raise InputError(f"{len(failed)} of {len(chosen)} subjects could not be done: {because}")
+
+
+def merge(config: Config, count: int) -> None:
+    """Writes `inferred.csv` and `modality_scores.csv` of a cohort that was segmented in `count` shards.
+
+    Raises:
+        ConfigError: a mistake in the configuration.
+        InputError: subjects without a result, or whose files have changed since; results of different weights or
+            settings. All are named with their shards, and nothing is written.
+    """
+    if count < 1:
+        raise InputError(f"--merge {count}: a cohort is segmented in 1 shard or more")
+    task = task_of(config)
+    _check_subsets(config, task)
+    chosen = _subjects_to_infer(config, cohort.task_subjects(config, task, needs_label=False))
+    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    shards = shards_of([files.subject_id for files in chosen], count)
+    for folder, records in _outputs(config, task, None).values():
+        done = {files.subject_id: records.read(files.subject_id) for files in chosen}
+        missing = [
+            f"{files.subject_id} (shard {shards[files.subject_id].number} of {count})"
+            for files in chosen
+            if done[files.subject_id] is None or _has_changed(files, task, loader, records, done[files.subject_id])
+        ]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(chosen)} subjects have no result of their present files in {folder.folder}: "
+                f"{some_of(missing)}; run their shards again with --resume"
+            )
+        by_run: dict[str, list[str]] = {}
+        for subject_id, record in done.items():
+            by_run.setdefault(record.run, []).append(subject_id)
+        if len(by_run) > 1:
+            fewest = min(by_run.values(), key=len)
+            raise InputError(
+                f"the results in {folder.folder} come from {len(by_run)} runs with different weights or settings; that "
+                f"of {some_of(fewest)} is not that of the others, so run all shards again with --resume"
+            )
+        for record in done.values():
+            folder.take(record)
+        folder.write()
+        log.info("Saved %s", folder.folder)
+
+
+class _Output(NamedTuple):
+    """Where the results of a subset of the scans go, and the records of those that are done."""
+
+    folder: ResultFolder
+    records: Records
+
+
+class _Prepared(NamedTuple):
+    """What was read of a subject."""
+
+    key: str  # of its files and how they are prepared
+    order: list[int]  # which scan lies in each slot
+    subject: Subject
+
+
+class _Result(NamedTuple):
+    """What is to be written of a subject, or of a subset of its scans; only a record where it has none of them."""
+
+    key: str
+    image: Image | None = None
+    scores: np.ndarray | None = None  # (scan, modality)
+    valid: np.ndarray | None = None
+    names: Sequence[str] = ()  # of the scans' files
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all subjects, and the three steps of each: read, compute, write."""
+
+    config: Config
+    task: Task
+    loader: SubjectLoader
+    cached: SubjectLoader | CachedLoader
+    network: Network
+    window: tuple[int, int, int]
+    border: tuple[int, int, int]
+    codes: LabelMapping | None
+    outputs: Mapping[Subset, _Output]
+    key: str  # of weights and settings
+    resume: bool
+    done: Callable[[float], None]  # told how many seconds each batch took
+
+    def read(self, files: SubjectFiles) -> _Prepared | list[Record]:
+        """The prepared subject, or its records if it is done already."""
+        scans = cohort.scan_files(files, self.task)
+        key = _content_of(self.loader, scans, files.subject_id)
+        if self.resume:
+            records = [output.records.read(files.subject_id) for output in self.outputs.values()]
+            if all(_is_of(record, self.key, key) for record in records):
+                return records
+        for output in self.outputs.values():
+            output.records.forget(files.subject_id)
+        return _Prepared(key, *arranged(self.config, self.cached.load(scans, files.subject_id)))
+
+    def compute(self, files: SubjectFiles, content: _Prepared | list[Record]) -> list[Record | _Result]:
+        if isinstance(content, list):
+            return content
+        if not content.subject.valid.any():
+            log.warning("subject %s has no scan but those of idxs_to_drop and is left out", files.subject_id)
+            return [_Result(content.key) for subset in self.outputs]
+        return [self._answer(files, subset, content) for subset in self.outputs]
+
+    def _answer(self, files: SubjectFiles, subset: Subset, content: _Prepared) -> _Result:
+        shown = _shown(content.subject, subset, self.task, self.config.pimms.seed)
+        if shown is None:
+            return _Result(content.key)
+        slots, part = shown
+        journal.grid_sampling(part.scans.shape, self.window)
+        names = _scan_names(self.task, files, [content.order[slot] for slot in slots])
+        inference, began = self.config.inference, time.perf_counter()
+        scores, image = segmented(
+            self.config,
+            self.task,
+            self.network,
+            part,
+            self.window,
+            self.border,
+            probabilities=self.config.task.output_prob,
+            order=inference.output_interp_order,
+            fill=inference.fill_constant,
+        )
+        if image is None:
+            self.done(time.perf_counter() - began)
+        elif not subset:
+            _warn_of_doubles(self.task, part, names, scores)
+        return _Result(content.key, image, scores, part.valid, names)
+
+    def write(self, files: SubjectFiles, results: list[Record | _Result]) -> None:
+        for (folder, records), result in zip(self.outputs.values(), results, strict=True):
+            record = result
+            if isinstance(result, _Result):
+                record = self._written(files.subject_id, folder, result)
+                records.write(record)
+            folder.take(record)
+            folder.write()
+
+    def _written(self, subject_id: str, folder: ResultFolder, result: _Result) -> Record:
+        record = Record(subject_id, self.key, result.key)
+        if result.scores is None:
+            return record
+        path = self._write_result(subject_id, folder.folder, result)
+        rows = folder.rows(subject_id, result.names, result.scores, result.valid)
+        return replace(record, result="" if path is None else path.name, scores=rows)
+
+    def _write_result(self, subject_id: str, folder: Path, result: _Result) -> Path | None:
+        form, postfix = self.config.pimms.output_names, self.config.inference.output_postfix
+        every = self.config.task.output_prob
+        path = None
+        if result.image is not None:
+            path = folder / image_name(subject_id, postfix, form)
+            write_image(_in_codes(result.image, None if every else self.codes), path)
+        elif form == "niftynet06":
+            path = write_class_table(folder, subject_id, postfix, result.scores, result.valid, every)
+        if path is not None:
+            journal.say("Saved %s", path)
+        return path
+
+
+def _checked_border(config: Config, task: Task, window: tuple[int, int, int]) -> tuple[int, int, int]:
+    border = border_of(config, window)
+    if config.network.window_sampling != "resize":
+        check_border([size if size > 0 else 2**31 for size in window], border)
+    if takes_slices(config, task):
+        log.info("segmenting whole slices; windows and borders would be used with [PIMMS] inference_mode = windows")
+    return border
+
+
+def _check_subsets(config: Config, task: Task) -> None:
+    if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
+        raise ConfigError(
+            f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
+        )
+
+
+def _outputs(config: Config, task: Task, shard: Shard | None) -> dict[Subset, _Output]:
+    # Records lie in the model folder, since folders of results are read by programs that expect results.
+    root, part = ModelDir(config.model_dir).root / "records", "" if shard is None else shard.suffix
+    outputs = {}
+    for subset in modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]:
+        folder = subset_folder(config.save_seg_dir, subset)
+        outputs[subset] = _Output(ResultFolder(folder, task.modalities, part), Records.below(root, folder))
+    return outputs
+
+
+def _key_of(config: Config, task: Task, model: PIMMS, loader: SubjectLoader, codes: LabelMapping | None) -> str:
+    """A hash of everything but the subject that decides what a result looks like, and of some things that do not."""
+    # Shards may keep prepared scans on a disk of their own, and be followed by those of another phase.
+    pimms = replace(config.pimms, cache="", cache_gib=0.0)
+    inference, prepared = replace(config.inference, dataset_to_infer=""), subject_key(loader, {}, "")
+    told = (__version__, task, config.network, inference, config.task, pimms, prepared, codes)
+    key = hashlib.blake2b(repr(told).encode(), digest_size=16)
+    for variable in model.variables:
+        key.update(variable.path.encode())
+        key.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return key.hexdigest()
+
+
+def _is_of(record: Record | None, run: str, content: str) -> bool:
+    # Files that nobody can vouch for have no key.
+    return record is not None and content != "" and (record.run, record.content) == (run, content)
+
+
+def _content_of(loader: SubjectLoader, scans: Mapping[str, Path], subject_id: str) -> str:
+    """A hash of a subject's files and of how they are prepared, "" if nobody can vouch for them."""
+    try:
+        return subject_key(loader, scans, subject_id) or ""
+    except OSError:  # the loader says it better
+        return ""
+
+
+def _has_changed(files: SubjectFiles, task: Task, loader: SubjectLoader, records: Records, record: Record) -> bool:
+    """Whether a scan is another than that of the recorded result; those that nobody touched since are not read."""
+    scans = cohort.scan_files(files, task)
+    recorded = records.path(files.subject_id).stat().st_mtime_ns
+    # The time of change tells also of who set back the time of modification.
+    found = [os.stat(path) for path in scans.values()]
+    if all(max(each.st_mtime_ns, each.st_ctime_ns) <= recorded for each in found):
+        return False
+    return not _is_of(record, record.run, _content_of(loader, scans, files.subject_id))
+
+
+def _sentence(mistake: Exception) -> str:
+    if isinstance(mistake, OSError) and mistake.filename is not None:
+        return f"{mistake.filename}: {mistake.strerror}"
+    return str(mistake)
+
+
+def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
+    split = cohort.split_on_file(config)
+    phase = config.inference.dataset_to_infer
+    chosen = cohort.subjects_in_phase(subjects, split, phase, config)
+    why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"
+    origin = config.split_file if split is not None else "no split file"
+    log.info("%d of %d subjects (%s; %s)", len(chosen), len(subjects), why, origin)
+    return chosen
+
+
+def _warn_of_doubles(task: Task, subject: Subject, names: Sequence[str], scores: np.ndarray) -> None:
+    """Scans of one modality add up in the paper's mixture, to intensities that no network has seen in training."""
+    if task.choices["attention_normalise"] != "none":
+        return
+    best = {scan: int(np.argmax(scores[scan])) for scan in np.flatnonzero(subject.valid) if scores[scan].any()}
+    for modality in sorted(set(best.values()) - ({0} if task.null_class else set())):
+        same = [names[scan] for scan in best if best[scan] == modality]
+        if len(same) > 1:
+            log.warning(
+                "subject %s: %s are all taken for %s and add up, which its segmentation may not survive; give one of "
+                "them, or train with [PIMMS] attention_normalise = sum",
+                subject.subject_id,
+                ", ".join(same),
+                task.modalities[modality],
+            )
+
+
+def _scan_names(task: Task, files: SubjectFiles, scans: Sequence[int]) -> list[str]:
+    """The file names of these scans, "" for absent ones; several scans of one file are numbered."""
+    if len(task.scans) == 1 and len(scans) > 1:
+        return [f"{files.images[task.scans[0]].name}[{scan}]" for scan in scans]
+    return [files.images[task.scans[scan]].name if task.scans[scan] in files.images else "" for scan in scans]
+
+
+def _in_codes(image: Image, codes: LabelMapping | None) -> Image:
+    return image if codes is None else replace(image, data=unmap_labels(image.data, codes))
+
+
+def _shown(subject: Subject, subset: tuple[str, ...], task: Task, seed: int) -> tuple[list[int], Subject] | None:
+    """The subject with the scans of these modalities alone, and their slots; None where it has none of them.
+
+    Without a subset it is the subject as it is. A model that needs no labels gets a subset's scans in an order drawn
+    per subject, and no labels, so that nothing but the images can tell them apart.
+    """
+    num_scans = len(subject.valid)
+    if not subset:
+        return list(range(num_scans)), subject
+    wanted = {task.modalities.index(name) for name in subset}
+    scans = [scan for scan in range(num_scans) if subject.valid[scan] and subject.modality[scan] in wanted]
+    if {int(subject.modality[scan]) for scan in scans} != wanted:
+        log.warning("subject %s has not all of %s and is left out there", subject.subject_id, "+".join(subset))
+        return None
+    if task.variant == "hemis":
+        order, modality = scans, subject.modality[scans]
+    else:
+        rng = np.random.default_rng((seed, zlib.crc32(f"{subject.subject_id}+{'+'.join(subset)}".encode())))
+        order = [scans[place] for place in rng.permutation(len(scans))]
+        modality = np.full(len(order), -1, np.int32)
+    part = replace(subject, scans=subject.scans[..., order], valid=subject.valid[order], modality=modality)
+    return order, part

@@ -1,0 +1,1 @@
+"""Command lines: argv → one call → exit code."""

@@ -1,0 +1,185 @@
+"""The demonstration: simulated scans and a configuration in a folder, what to type there, a picture of the result."""
+
+import csv
+import logging
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pimms_tf.data import read_image
+from pimms_tf.data.simulation import simulate_subject, write_subject
+from pimms_tf.errors import InputError
+from pimms_tf.evaluation import dice
+from pimms_tf.files import replacing
+
+if TYPE_CHECKING:  # elsewhere in Python 3.10
+    from importlib.resources.abc import Traversable
+
+log = logging.getLogger(__name__)
+
+CONFIG = "demo.ini"
+NUM_SUBJECTS = 12
+# Voxels of a usual clinical protocol, and the slab in which most lesions lie: small enough for minutes on two cores.
+SPACING_MM = (1.5, 1.5, 3.0)
+Z_RANGE_MM = (-14.0, 58.0)
+MODALITIES = ("T1", "T2", "FLAIR")
+TRUE_COLOUR, PREDICTED_COLOUR = "#00c8ff", "#ff8c00"  # told apart with every kind of colour vision
+
+
+def shipped_configs() -> tuple[str, ...]:
+    """Names of the configurations that come with the package, sorted: `demo.ini` and one per published experiment."""
+    return tuple(sorted(file.name for file in _config_folder().iterdir() if file.name.endswith(".ini")))
+
+
+def shipped_config(name: str) -> str:
+    """Text of a shipped configuration such as `pimms_online.ini`; the ending may be left out.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    wanted = name if name.endswith(".ini") else f"{name}.ini"
+    if wanted not in shipped_configs():
+        raise InputError(f"There is no shipped configuration {name}; choose one of {', '.join(shipped_configs())}.")
+    return _config_folder().joinpath(wanted).read_text(encoding="utf-8")
+
+
+def _config_folder() -> "Traversable":
+    beside = Path(__file__).parents[2] / "configs"  # a checkout, where the folder has not moved into the package
+    try:
+        return resources.files("pimms_tf.configs")
+    except ModuleNotFoundError:
+        return beside
+
+
+def write_subjects(folder: Path, num_subjects: int, spacing_mm: float = 1.0, seed: int = 0) -> None:
+    """Writes simulated subjects sim01, sim02, … with isotropic voxels into a folder that is new or empty.
+
+    Subject n depends on the seed and n alone, so a larger cohort begins with the smaller one.
+
+    Raises:
+        InputError: the folder holds something, the number is not positive, the seed is negative, or the spacing is
+            outside 0.5 to 10 mm.
+    """
+    folder = Path(folder)
+    if num_subjects < 1:
+        raise InputError(f"{num_subjects} subjects: give 1 or more.")
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative: give 0 or more.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; give another one.")
+    _write_cohort(folder, num_subjects, (spacing_mm,) * 3, None, seed)
+
+
+def _write_cohort(
+    folder: Path,
+    num_subjects: int,
+    spacing_mm: tuple[float, float, float],
+    z_range_mm: tuple[float, float] | None,
+    seed: int,
+) -> None:
+    for number in range(1, num_subjects + 1):
+        subject = simulate_subject(np.random.default_rng((seed, number)), spacing_mm, z_range_mm)
+        # Equal lengths, so that subjects sort by number.
+        subject_id = f"sim{number:0{max(2, len(str(num_subjects)))}d}"
+        write_subject(folder, subject_id, subject)
+        load_ml = subject.lesion.sum() * np.prod(spacing_mm) / 1000
+        log.info("%d of %d: %s, %.1f ml of lesions", number, num_subjects, subject_id, load_ml)
+
+
+def write_demo(folder: Path, seed: int = 0) -> None:
+    """Writes `demo.ini` and twelve simulated subjects in `scans/` into a folder that is new, empty, or an earlier demo.
+
+    An earlier demo is one whose demo.ini is still as shipped; what it trained and exported is removed, since a training
+    from the start would not write over it.
+
+    Raises:
+        InputError: the folder holds anything else.
+    """
+    folder, text = Path(folder), shipped_config(CONFIG)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the name of a folder for the demonstration.")
+    if folder.is_dir() and any(folder.iterdir()):
+        config = folder / CONFIG
+        if not config.is_file() or config.read_text(encoding="utf-8", errors="replace") != text:
+            raise InputError(
+                f"{folder} is not empty and not an untouched demonstration; give another folder, or remove this one."
+            )
+        for earlier in ("model", "export"):
+            shutil.rmtree(folder / earlier, ignore_errors=True)
+    with replacing(folder / CONFIG) as path:
+        path.write_text(text, encoding="utf-8")
+    _write_cohort(folder / "scans", NUM_SUBJECTS, SPACING_MM, Z_RANGE_MM, seed)
+
+
+def demo_commands() -> list[list[str]]:
+    """What a user types in the folder of the demonstration, one list of words per command, in order."""
+    return [
+        ["pimms-tf", "train", CONFIG],
+        ["pimms-tf", "inference", CONFIG],
+        ["pimms-tf", "inference", CONFIG, "--subsets"],
+        ["pimms-tf", "evaluation", CONFIG, "--subsets"],
+        ["pimms-tf", "export", CONFIG, "--output", "export"],
+    ]
+
+
+def demo_picture(folder: Path, path: Path, max_subjects: int = 3) -> None:
+    """Writes a PNG: a row per test subject with its three scans, and the true and the predicted outlines of lesions.
+
+    Shown is the slice with most lesion, seen from below: the patient's right is on the left. Dice in the margin is that
+    of the whole volume. Test subjects are those listed in `model/output/inferred.csv`.
+
+    Raises:
+        InputError: nothing has been inferred in the folder yet.
+    """
+    inferred = _inferred(Path(folder))[:max_subjects]
+    figure = Figure(figsize=(9.6, 1.2 + 3.7 * len(inferred)), facecolor="white", layout="constrained")
+    figure.suptitle("White matter lesions in simulated scans that the network has not seen", fontsize=13)
+    rows = figure.subplots(len(inferred), len(MODALITIES), squeeze=False)
+    for row, (subject_id, predicted_path) in zip(rows, inferred, strict=True):
+        _draw_subject(row, Path(folder) / "scans", subject_id, predicted_path)
+    for axes, name in zip(rows[0], MODALITIES, strict=True):
+        axes.set_title(name, fontsize=12)
+    lines = [Line2D([], [], color=colour, linewidth=2) for colour in (TRUE_COLOUR, PREDICTED_COLOUR)]
+    figure.legend(lines, ["true", "predicted"], loc="outside lower center", ncols=2, fontsize=11, frameon=False)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _inferred(folder: Path) -> list[tuple[str, Path]]:
+    listed = folder / "model" / "output" / "inferred.csv"
+    if not listed.is_file():
+        raise InputError(f"{listed} is missing; run pimms-tf inference {CONFIG} in {folder} first.")
+    with listed.open(newline="", encoding="utf-8") as file:
+        rows = [[word.strip() for word in row] for row in csv.reader(file) if row]
+    if not rows:
+        raise InputError(f"{listed} is empty; run pimms-tf inference {CONFIG} in {folder} again.")
+    return [(subject_id, Path(path)) for subject_id, path, *_ in rows]
+
+
+def _draw_subject(row: np.ndarray, scans: Path, subject_id: str, predicted_path: Path) -> None:
+    volumes = [read_image(scans / f"{subject_id}_{name}.nii.gz").data[..., 0] for name in MODALITIES]
+    true = read_image(scans / f"{subject_id}_lesion.nii.gz").data[..., 0] > 0.5
+    predicted = read_image(predicted_path).data[..., 0] > 0.5
+    level = int(np.argmax(np.einsum("xyz->z", true.astype(int))))
+    shown = np.nonzero(volumes[0][..., level] > 0)
+    box = tuple(slice(max(0, side.min() - 3), side.max() + 4) for side in shown)
+    row[0].set_ylabel(f"{subject_id}\nDice {dice(true, predicted):.2f}", fontsize=11)
+    for axes, volume in zip(row, volumes, strict=True):
+        _draw_slice(axes, volume[..., level][box], true[..., level][box], predicted[..., level][box])
+
+
+def _draw_slice(axes: Axes, scan: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:
+    # Files are RAS: columns run to the patient's right, rows to the front.
+    axes.imshow(scan.T, cmap="gray", origin="lower", vmin=0, vmax=np.percentile(scan[scan > 0], 99.7))
+    for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
+        if mask.any():
+            axes.contour(mask.T.astype(float), [0.5], colors=colour, linewidths=1.1)
+    axes.invert_xaxis()
+    axes.set_xticks([])
+    axes.set_yticks([])

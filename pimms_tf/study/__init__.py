@@ -1,0 +1,1 @@
+"""Where settings meet objects: from a configuration to a run, prepared."""

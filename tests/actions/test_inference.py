@@ -1,0 +1,289 @@
+"""Cohorts: one bad file, a rerun, shards on several computers; each subject is done once, and nothing by halves."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from niftynet_compat import ConfigError, load_config
+from pimms_tf.actions import inference
+from pimms_tf.actions.sharding import Shard
+from pimms_tf.errors import InputError
+from pimms_tf.study.predicting import takes_slices
+from pimms_tf.study.task import task_of
+from pimms_tf.study.trained import trained_model
+
+ALL = {"dataset_to_infer": "all"}
+
+
+@pytest.fixture
+def cohort(study, hemis, eagerly):
+    """A study of six subjects of one's own, with a HeMIS network."""
+    shutil.copytree(hemis, study.folder, dirs_exist_ok=True)
+    study.scans = study.copy_scans()
+    study.write(NETWORK={"name": "hemis"}, INFERENCE=ALL)
+    return study
+
+
+def configured(study, *words):
+    return load_config(study.folder / "x.ini", list(words), None, "inference")
+
+
+def output(study) -> Path:
+    return study.folder / "model" / "output"
+
+
+def contents(folder, *endings):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(endings)}
+
+
+def lists(study):
+    return [(output(study) / name).read_bytes() for name in ("inferred.csv", "modality_scores.csv")]
+
+
+def spoil(study, subject_id):
+    path = study.scans / f"{subject_id}_FLAIR.nii.gz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4000])
+    return path, whole
+
+
+def times(study):
+    return {path.name: path.stat().st_mtime_ns for path in output(study).glob("*.nii.gz")}
+
+
+# Mistakes
+
+
+def test_a_bad_file_ends_its_subject_and_all_others_are_done(cohort, caplog):
+    bad, _ = spoil(cohort, "sub01")
+    also_bad, _ = spoil(cohort, "sub04")
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="2 of 6 subjects could not be done: sub01, sub04"):
+        inference.inference(configured(cohort))
+    assert f"2 of 6: sub01 failed: subject sub01, section [FLAIR]: {bad}" in caplog.text
+    assert "6 of 6: sub05" in caplog.messages
+    done = ["sub00", "sub02", "sub03", "sub05"]
+    assert sorted(contents(output(cohort), ".nii.gz")) == [f"{name}_niftynet_out.nii.gz" for name in done]
+    assert [line.split(b",")[0].decode() for line in lists(cohort)[0].splitlines()] == done
+    assert not [path for path in cohort.folder.rglob(".*") if path.name.startswith(".sub")]
+
+
+def test_a_single_mistake_is_told_in_full(cohort):
+    bad, _ = spoil(cohort, "sub05")
+    with pytest.raises(InputError, match=f"1 of 6 subjects could not be done: subject sub05.*{bad.name}.*copy"):
+        inference.inference(configured(cohort))
+
+
+# Resuming
+
+
+def test_a_rerun_does_what_is_missing_and_nothing_else(cohort, caplog):
+    bad, whole = spoil(cohort, "sub03")
+    with pytest.raises(InputError):
+        inference.inference(configured(cohort))
+    first = times(cohort)
+    bad.write_bytes(whole)
+    inference.inference(configured(cohort), resume=True)
+    second = times(cohort)
+    assert second == first | {"sub03_niftynet_out.nii.gz": second["sub03_niftynet_out.nii.gz"]}
+    resumed = lists(cohort)
+    inference.inference(configured(cohort))
+    assert lists(cohort) == resumed
+    assert all(after > before for after, before in zip(times(cohort).values(), second.values(), strict=True))
+
+
+def test_stale_results_are_done_again(cohort, monkeypatch):
+    inference.inference(configured(cohort))
+    first = times(cohort)
+
+    def done_again(*words):
+        inference.inference(configured(cohort, *words), resume=True)
+        again = times(cohort)
+        changed = [name[:5] for name in sorted(again) if again[name] != first.get(name)]
+        first.update(again)
+        return changed
+
+    everybody = [f"sub{number:02}" for number in range(6)]
+    assert done_again() == []
+    scan = cohort.scans / "sub02_T1.nii.gz"
+    image = nib.load(scan)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 1.5 + 1, image.affine), scan)
+    assert done_again() == ["sub02"]
+    (output(cohort) / "sub04_niftynet_out.nii.gz").write_bytes(b"something else")
+    (output(cohort) / "sub05_niftynet_out.nii.gz").unlink()
+    assert done_again() == ["sub04", "sub05"]
+    assert done_again("--inference_mode", "windows") == everybody
+    assert done_again("--inference_mode", "windows", "--inference_iter", "2") == everybody
+    words = ("--inference_mode", "windows", "--inference_iter", "2")
+    retrained = trained_model(configured(cohort, *words), task_of(configured(cohort, *words)))
+    retrained.variables[0].assign(retrained.variables[0] + 0.5)
+    monkeypatch.setattr(inference, "trained_model", lambda config, task: retrained)
+    assert done_again(*words) == everybody
+
+
+# Shards
+
+
+def test_one_three_and_eight_shards_make_the_same_files(cohort):
+    inference.inference(configured(cohort))
+    expected = contents(output(cohort), ".nii.gz"), lists(cohort)
+    for count in (3, 8):
+        shutil.rmtree(output(cohort))
+        for number in range(count, 0, -1):
+            inference.inference(configured(cohort), Shard(number, count))
+        parts = contents(output(cohort), ".csv")
+        assert len(parts) == 2 * min(count, 6)
+        assert "inferred.csv" not in parts
+        inference.merge(configured(cohort), count)
+        assert (contents(output(cohort), ".nii.gz"), lists(cohort)) == expected
+        union = b"".join(parts[f"inferred.shard-{number}-of-{count}.csv"] for number in range(1, min(count, 6) + 1))
+        assert sorted(union.splitlines()) == sorted(expected[1][0].splitlines())
+
+
+def test_a_merge_names_who_is_missing_and_in_which_shard_and_writes_nothing(cohort):
+    for number in (1, 3):
+        inference.inference(configured(cohort), Shard(number, 4))
+    with pytest.raises(InputError, match="3 of 6 subjects have no result") as complaint:
+        inference.merge(configured(cohort), 4)
+    assert "sub01 (shard 2 of 4), sub03 (shard 4 of 4), sub05 (shard 2 of 4)" in str(complaint.value)
+    assert not (output(cohort) / "inferred.csv").exists()
+
+
+def test_a_merge_refuses_results_of_changed_files_and_of_different_settings(cohort):
+    inference.inference(configured(cohort), Shard(1, 2))
+    inference.inference(configured(cohort, "--inference_mode", "windows"), Shard(2, 2))
+    with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
+        inference.merge(configured(cohort), 2)
+    inference.inference(configured(cohort), Shard(2, 2), resume=True)
+    os.utime(cohort.scans / "sub05_T2.nii.gz")  # the same bytes
+    edit_and_set_back(cohort.scans / "sub03_T2.nii.gz")
+    with pytest.raises(InputError, match=r"1 of 6 .* of their present files .*: sub03 \(shard 2 of 2\); run"):
+        inference.merge(configured(cohort), 2)
+    inference.inference(configured(cohort), Shard(2, 2), resume=True)
+    inference.merge(configured(cohort), 2)
+    assert len(lists(cohort)[0].splitlines()) == 6
+
+
+def edit_and_set_back(path):
+    found, image = path.stat(), nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 1.5 + 1, image.affine), path)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def test_shards_may_prepare_scans_in_folders_of_their_own_but_not_in_ways_of_their_own(cohort):
+    for number in (1, 2):
+        inference.inference(configured(cohort, "--cache", f"cache_{number}"), Shard(number, 2))
+    first = times(cohort)
+    inference.merge(configured(cohort), 2)
+    inference.inference(configured(cohort, "--cache", "off"), resume=True)
+    assert times(cohort) == first
+    cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T1={"interp_order": 1})
+    inference.inference(configured(cohort), Shard(2, 2), resume=True)
+    assert {name[:5] for name, time in times(cohort).items() if time != first[name]} == {"sub01", "sub03", "sub05"}
+    with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
+        inference.merge(configured(cohort), 2)
+
+
+def test_a_run_says_what_the_cache_was_good_for(cohort, caplog):
+    with caplog.at_level("INFO"):
+        for found in (0, 6):
+            inference.inference(configured(cohort, "--cache", "prepared"))
+            assert f"prepared: {found} found, {6 - found} prepared, 6 entries" in caplog.text
+
+
+def test_a_file_that_goes_away_ends_its_subject_as_a_mistake(cohort, monkeypatch, caplog):
+    scan, read = cohort.scans / "sub02_T1.nii.gz", inference.overlapped
+
+    def meanwhile(*steps):
+        scan.unlink()
+        return read(*steps)
+
+    monkeypatch.setattr(inference, "overlapped", meanwhile)
+    with pytest.raises(InputError, match=f"1 of 6 subjects could not be done: subject sub02, .*{scan.name}"):
+        inference.inference(configured(cohort))
+
+
+@pytest.mark.slow
+def test_shards_of_every_subset_are_merged_too(cohort):
+    words = ("--subsets", "True")
+    (cohort.scans / "sub02_T1.nii.gz").unlink()
+    for number in (1, 2):
+        inference.inference(configured(cohort, *words), Shard(number, 2))
+    inference.merge(configured(cohort, *words), 2)
+    rows = (output(cohort) / "subset_T1" / "inferred.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["sub00", "sub01", "sub03", "sub04", "sub05"]
+    first = (output(cohort) / "subset_T1" / "sub00_niftynet_out.nii.gz").stat().st_mtime_ns
+    inference.inference(configured(cohort, *words), resume=True)
+    assert (output(cohort) / "subset_T1" / "sub00_niftynet_out.nii.gz").stat().st_mtime_ns == first
+
+
+def test_the_command_line_knows_shards_merges_and_reruns(cohort, capsys):
+    for number in (1, 2):
+        assert cohort("inference", "x.ini", "--shard", f"{number}/2") == 0
+    assert cohort("inference", "x.ini", "--merge", "2") == 0
+    first = times(cohort)
+    assert cohort("inference", "x.ini", "--resume") == 0
+    assert times(cohort) == first
+    assert cohort("inference", "x.ini", "--shard", "3/2") == 2
+    assert cohort("inference", "x.ini", "--merge", "0") == 2
+    assert cohort("inference", "x.ini", "--merge", "2", "--shard", "1/2") == 2
+    assert cohort("slurm", "x.ini", "--shards", "5", "--save_seg_dir", "there") == 0
+    script = (cohort.folder / "run.sbatch").read_text()
+    assert "srun pimms-tf inference x.ini --save_seg_dir there --shard" in script
+    assert f"cd {cohort.folder}\n" in script
+    assert cohort("slurm", "x.ini") == 2
+    assert "run.sbatch is there already" in capsys.readouterr().err
+
+
+# Slices or windows
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], True),
+        (["--inference_mode", "windows"], False),
+        (["--inference_mode", "slices", "--preset", "niftynet2018", "--mask_scope", "sample"], True),
+        (["--preset", "niftynet2018"], False),
+        (["--preset", "niftynet2018", "--mask_scope", "sample"], False),
+        (["--window_sampling", "resize"], False),
+        (["--spatial_rank", "3"], False),
+        (["--name", "pimms_soft", "--classifier_scope", "window"], False),
+        (["--name", "pimms_soft"], True),
+        (["--mask_scope", "batch"], False),
+        (["--name", "modality_classifier"], False),
+    ],
+)
+def test_whole_slices_are_taken_where_they_give_the_same_as_windows_should(study, words, expected):
+    study.write(NETWORK={"name": "hemis"})
+    config = configured(study, *words)
+    assert takes_slices(config, task_of(config)) is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "obstacle"),
+    [
+        (["--window_sampling", "resize"], "window_sampling = resize"),
+        (["--spatial_rank", "3"], "spatial_rank = 3"),
+        (["--classifier_scope", "window"], "classifier_scope = window"),
+        (["--mask_scope", "batch"], "mask_scope = batch"),
+    ],
+)
+def test_slices_that_cannot_be_had_are_refused(study, words, obstacle):
+    config = configured(study, "--inference_mode", "slices", *words)
+    with pytest.raises(ConfigError, match=f"cannot be had with {obstacle}; take windows, or auto"):
+        takes_slices(config, task_of(config))
+
+
+def test_slices_and_windows_with_a_wide_border_give_the_same_files(cohort):
+    some = ("--output_prob", "True", "--dataset_to_infer", "inference")
+    inference.inference(configured(cohort, *some))
+    slices = {name: nib.load(output(cohort) / name).get_fdata() for name in contents(output(cohort), ".nii.gz")}
+    wide = ["--spatial_window_size", "34,34,1", "--border", "6,6,0", "--inference_mode", "windows"]
+    inference.inference(configured(cohort, *some, *wide))
+    assert len(slices) == 2
+    for name, found in slices.items():
+        np.testing.assert_allclose(nib.load(output(cohort) / name).get_fdata(), found, atol=1e-5)

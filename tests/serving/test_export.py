@@ -1,0 +1,286 @@
+"""An export answers like its model, for any number, size and order of scans, and needs nothing but TensorFlow."""
+
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pimms_tf.errors import InputError
+from pimms_tf.models import build_classifier, build_model
+from pimms_tf.serving.export import ExportInfo, export_saved_model, read_export_info, verify_export
+
+SMALL = {"classifier_blocks": 1, "classifier_features": (4, 8, 8), "frontend": "paper_5x5"}
+INFO = ExportInfo(
+    modalities=("FLAIR", "T1", "T2"),
+    class_names=("background", "lesion"),
+    axcodes=("L", "P", "S"),
+    pixdim_mm=(1.0, 1.0, 1.0),
+    foreground_type="otsu_plus",
+    landmarks=((0.0, 50.0, 100.0),) * 3,
+    window=(100, 100, 1),
+    border=(17, 17, 0),
+)
+
+
+def small_model(variant="soft", **choices):
+    keras.utils.set_random_seed(3)
+    return build_model(variant, 3, 2, **SMALL | choices)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return export_saved_model(model, tmp_path_factory.mktemp("export"), info=INFO)
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported)).signatures
+
+
+def random_scans(*shape):
+    return np.random.default_rng(5).normal(size=shape).astype(np.float32)
+
+
+def serve(signatures, scans, name="serving_default", **others):
+    answer = signatures[name](scans=tf.constant(scans), **{k: tf.constant(v) for k, v in others.items()})
+    return {key: value.numpy() for key, value in answer.items()}
+
+
+def test_the_export_answers_like_the_model_for_one_to_five_scans_of_several_sizes_in_any_order(exported, model):
+    report = verify_export(exported, model)
+    assert report.path == exported
+    assert report.num_comparisons == 4 * 3 * 4  # numbers of scans, sizes, two outputs in two orders
+    assert report.largest_difference <= 1e-6
+    assert "Conv2D" in report.operations
+
+
+@pytest.mark.parametrize(
+    ("variant", "choices"),
+    [
+        ("hard", {}),
+        ("soft", {"spatial_rank": 3}),
+        ("online", {"preset": "niftynet2018", "frontend": "highres_1x1"}),
+        ("soft", {"frontend": "paper"}),
+    ],
+)
+def test_every_kind_of_model_exports(tmp_path, variant, choices):
+    model = small_model(variant, **choices)
+    export_saved_model(model, tmp_path)
+    report = verify_export(tmp_path, model, num_scans=(1, 4), sizes=[(13, 10, 9)[: model.spatial_rank]])
+    assert report.largest_difference <= 1e-6
+
+
+def test_a_network_that_makes_much_of_rounding_exports_all_the_same(tmp_path):
+    model = small_model("soft", frontend="paper")
+    model.frontend.conv_2.norm.gamma.assign([50.0, 50.0])
+    path = export_saved_model(model, tmp_path)
+    assert verify_export(path, model, num_scans=(1, 3), sizes=[(24, 24)]).largest_difference <= 1e-5
+    model.frontend.conv_2.norm.gamma.assign([50.1, 50.0])
+    with pytest.raises(RuntimeError, match="segmentation of .* is off by"):
+        verify_export(path, model, num_scans=(1,), sizes=[(24, 24)])
+
+
+def test_a_model_of_mixed_precision_answers_in_float32_as_it_does_in_memory(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = export_saved_model(model, tmp_path)
+    verify_export(path, model, num_scans=(2,), sizes=[(9, 9)])
+    answer = serve(tf.saved_model.load(str(path)).signatures, random_scans(1, 2, 9, 9))
+    assert {value.dtype for value in answer.values()} == {np.dtype(np.float32)}
+
+
+def test_outputs_are_named_and_sum_to_one(loaded):
+    answer = serve(loaded, random_scans(2, 4, 11, 14))
+    assert answer["segmentation"].shape == (2, 11, 14, 2)
+    assert answer["modality_scores"].shape == (2, 4, 3)
+    for value in answer.values():
+        np.testing.assert_allclose(value.sum(axis=-1), 1, rtol=1e-6)
+
+
+def test_scans_shows_up_as_the_input_and_every_axis_is_free(loaded):
+    _, inputs = loaded["serving_default"].structured_input_signature
+    assert inputs == {"scans": tf.TensorSpec((None, None, None, None), tf.float32, name="scans")}
+
+
+def test_height_is_the_first_axis_of_the_model_and_width_the_second(loaded, model):
+    scans = random_scans(1, 2, 10, 15)
+    logits = model(np.einsum("bnxy->bxyn", scans)).segmentation_logits
+    np.testing.assert_allclose(serve(loaded, scans)["segmentation"], keras.ops.softmax(logits), atol=1e-6)
+
+
+def test_a_blank_scan_counts_for_nothing(loaded):
+    scans = random_scans(1, 2, 12, 12)
+    padded = np.concatenate([scans[:, :1], np.zeros_like(scans), scans[:, 1:]], axis=1)
+    alone, among_blanks = serve(loaded, scans), serve(loaded, padded)
+    np.testing.assert_allclose(among_blanks["segmentation"], alone["segmentation"], atol=1e-6)
+    np.testing.assert_allclose(among_blanks["modality_scores"][:, [0, 3]], alone["modality_scores"], atol=1e-6)
+    assert not among_blanks["modality_scores"][:, 1:3].any()
+
+
+def test_nothing_but_blank_scans_gives_a_finite_answer(loaded):
+    answer = serve(loaded, np.zeros((1, 2, 8, 8), np.float32))
+    assert np.isfinite(answer["segmentation"]).all()
+    assert not answer["modality_scores"].any()
+
+
+def test_scores_from_one_endpoint_fed_to_another_give_the_default_answer(loaded):
+    scans = random_scans(2, 3, 12, 13)
+    expected = serve(loaded, scans)
+    scores = serve(loaded, scans, "classify")["modality_scores"]
+    np.testing.assert_array_equal(scores, expected["modality_scores"])
+    answer = serve(loaded, scans, "segment_with_scores", scores=scores)
+    np.testing.assert_allclose(answer["segmentation"], expected["segmentation"], atol=1e-6)
+
+
+def test_hemis_takes_labels_and_leaves_out_a_scan_labelled_minus_one(tmp_path):
+    model = small_model("hemis")
+    path = export_saved_model(model, tmp_path)
+    assert verify_export(tmp_path, model, num_scans=(1, 4)).largest_difference <= 1e-6
+    signatures = tf.saved_model.load(str(path)).signatures
+    assert set(signatures) == {"serving_default", "segment_with_scores"}
+    scans = random_scans(1, 3, 10, 10)
+    answer = serve(signatures, scans, modality=np.array([[2, -1, 0]], np.int32))
+    np.testing.assert_array_equal(answer["modality_scores"], [[[0, 0, 1], [0, 0, 0], [1, 0, 0]]])
+    without = serve(signatures, scans[:, [2, 0]], modality=np.array([[0, 2]], np.int32))
+    np.testing.assert_allclose(answer["segmentation"], without["segmentation"], atol=1e-6)
+
+
+def test_versions_start_at_one(exported):
+    assert exported.name == "1"
+
+
+def test_without_a_version_the_next_number_is_taken_and_the_rest_is_left(tmp_path, model):
+    for name in ("2", "9", "notes"):
+        (tmp_path / name).mkdir()
+    assert export_saved_model(model, tmp_path) == tmp_path / "10"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["10", "2", "9", "notes"]
+
+
+def test_the_newest_version_is_the_one_read_from_the_parent(tmp_path):
+    for version in ("9", "10"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "preprocessing.json").write_text(json.dumps({"foreground_type": version}))
+    assert read_export_info(tmp_path) == ExportInfo(foreground_type="10")
+
+
+def test_the_preprocessing_lies_beside_the_model_and_reads_back_equal(exported):
+    assert read_export_info(exported) == INFO
+    written = json.loads((exported / "preprocessing.json").read_text(encoding="utf-8"))
+    assert written["modalities"] == ["FLAIR", "T1", "T2"]
+    assert written["spatial_rank"] == 2
+
+
+def test_a_write_that_fails_leaves_no_folder_behind(tmp_path, model, monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        export_saved_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_version_that_exists_is_not_overwritten(exported, model):
+    before = (exported / "saved_model.pb").stat().st_mtime_ns
+    message = re.escape(f"Version 1 is already in {exported.parent}") + ".* give version 2"
+    with pytest.raises(InputError, match=message):
+        export_saved_model(model, exported.parent, version=1)
+    assert (exported / "saved_model.pb").stat().st_mtime_ns == before
+
+
+def test_a_version_below_one_is_refused(tmp_path, model):
+    with pytest.raises(InputError, match="Version 0 of the export .* use 1 or above"):
+        export_saved_model(model, tmp_path, version=0)
+
+
+def test_names_must_be_as_many_as_the_model_has(tmp_path, model):
+    with pytest.raises(InputError, match=r"2 names in modalities \(T1, T2\) for a model with 3 modality classes"):
+        export_saved_model(model, tmp_path, info=ExportInfo(modalities=("T1", "T2")))
+    with pytest.raises(InputError, match="1 names in class_names .* 2 segmentation classes"):
+        export_saved_model(model, tmp_path, info=ExportInfo(class_names=("lesion",)))
+
+
+def test_a_model_that_only_classifies_is_refused(tmp_path):
+    classifier = build_classifier(3, classifier_blocks=1, classifier_features=(4, 8, 8))
+    with pytest.raises(InputError, match="only classifies scans; export one that segments"):
+        export_saved_model(classifier, tmp_path)
+
+
+def test_a_folder_without_an_export_is_named(tmp_path, model):
+    with pytest.raises(InputError, match=re.escape(f"no exported model in {tmp_path}")):
+        verify_export(tmp_path, model)
+    with pytest.raises(InputError, match=re.escape(f"no exported model in {tmp_path}")):
+        read_export_info(tmp_path)
+
+
+def test_verify_notices_that_the_model_has_moved_on(exported, model):
+    weight = model.backends[0].conv_1.conv.kernel
+    kept = weight.numpy()
+    try:
+        weight.assign(1.5 * kept)
+        with pytest.raises(RuntimeError, match="segmentation of .* is off by .* for 1 scans of .*; allowed is 1e-05"):
+            verify_export(exported, model)
+    finally:
+        weight.assign(kept)
+
+
+def test_verify_refuses_a_graph_that_calls_python(tmp_path, model):
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, None), tf.float32, name="scans")])
+    def in_python(scans):
+        return {"segmentation": tf.numpy_function(lambda array: array, [scans], tf.float32)}
+
+    module = tf.Module()
+    module.serving_default = in_python
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": in_python})
+    with pytest.raises(RuntimeError, match="operations a server does not have: PyFunc"):
+        verify_export(tmp_path, model)
+
+
+READER = """
+import sys
+sys.modules["keras"] = None  # TensorFlow imports Keras where it is installed; here whoever needs it fails
+import numpy as np
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+for number in range(int(sys.argv[3])):
+    case = np.load(f"{sys.argv[2]}/{number}.npz")
+    answer = signatures["serving_default"](scans=tf.constant(case["scans"]))
+    for name in ("segmentation", "modality_scores"):
+        np.testing.assert_allclose(answer[name].numpy(), case[name], rtol=0, atol=1e-6)
+assert not [name for name in sys.modules if name.split(".")[0] == "pimms_tf" or name.startswith("keras.")]
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_with_tensorflow_alone_gives_the_same_answers(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = build_model("online", 3, 2)
+    path = export_saved_model(model, tmp_path / "export")
+    shapes = [(1, 1, 24, 24), (2, 2, 31, 18), (1, 3, 40, 33), (1, 5, 100, 100)]
+    for number, shape in enumerate(shapes):
+        scans = random_scans(*shape)
+        windows = np.einsum("bnxy->bxyn", scans)
+        np.savez(
+            tmp_path / f"{number}.npz",
+            scans=scans,
+            segmentation=keras.ops.softmax(model(windows).segmentation_logits),
+            modality_scores=model.classify(windows),
+        )
+    arguments = [sys.executable, "-c", READER, str(path), str(tmp_path), str(len(shapes))]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "equal"
