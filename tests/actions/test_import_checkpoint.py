@@ -18,7 +18,7 @@ from pimms_tf.models.layers import BatchNorm
 from pimms_tf.study import settings
 from pimms_tf.training import Checkpoints, load_arrays, new_state, write_arrays
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 NETWORKS = GOLDENS / "07_networks"
 # Case: the network, its variables that are used, other ones, and the largest difference of each output. The recordings
 # are float32 of another TensorFlow; these are ten times what was found.

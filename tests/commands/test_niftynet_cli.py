@@ -17,7 +17,7 @@ from niftynet_compat.settings.command_line import parse_command
 from pimms_tf.commands.niftynet_cli import main
 
 ROOT = Path(__file__).parents[2]
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 PREFIX = re.compile(r"\033\[1m(?P<level>[A-Z]+):niftynet:\033\[0m (?P<message>.*)")
 FILE_PREFIX = re.compile(r"(?P<level>[A-Z]+):niftynet:[\d-]+ [\d:,]+: (?P<message>.*)")
 ITERATION = re.compile(r"^\s*(training|validation|inference) iter (\d+), (.*) \(([\d.]+)s\)$")
