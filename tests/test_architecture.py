@@ -153,6 +153,7 @@ def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
     modules = (
         *("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation"),
         *("pimms_tf.commands.demo", "pimms_tf.commands.cli", "pimms_tf.study.task", "pimms_tf.study.cohort"),
+        *("pimms_tf.inference.preparation", "pimms_tf.study.preparing"),
     )
     program = "import sys\n" + "".join(
         f"import {module}\nassert not {HEAVY!r} & set(sys.modules), '{module}'\n" for module in modules

@@ -14,11 +14,13 @@ from pimms_tf.actions.watched import WatchedBatches
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation.results import some_of
 from pimms_tf.files import replacing
+from pimms_tf.inference.preparation import PREPARATION_FILE, write_preparation
 from pimms_tf.pipeline.batches import Batch
 from pimms_tf.pipeline.cache import CachedLoader, Prepared
 from pimms_tf.pipeline.entries import subject_key
 from pimms_tf.study import cohort, journal, mappings, settings
 from pimms_tf.study.predicting import previewer, whole_volume_validation
+from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import Task, check_rank, remark_on_modality_loss, task_of
 from pimms_tf.study.trained import warm_start
 from pimms_tf.training import (
@@ -129,11 +131,13 @@ def _train(
         everyone(_HERE)
     loader = mappings.with_mappings(loader, config, task, learn_from=parts[Phase.TRAINING])
     journal.mappings_ready(config, None if loader.label_mapping is None else loader.label_mapping.target)
+    preparation = preparation_of(config, task, loader)
     loader = cohort.cached(loader, config, len(used), prepared)
     if chief:
         settings.write_settings(config)
         with replacing(folder.root / "settings_training.ini") as temporary:
             temporary.write_text(ini_text(config), encoding="utf-8")
+        write_preparation(preparation, folder.root / PREPARATION_FILE)
         everyone(_HERE)
 
     keras.utils.set_random_seed(config.pimms.seed)
