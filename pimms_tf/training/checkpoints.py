@@ -55,22 +55,31 @@ class Checkpoints:
         """Writes `model.ckpt-N` for the current iteration N, completely or not at all; returns its prefix.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: a weight is no finite number, which all processes find alike, or the folder cannot be written;
+                every checkpoint of before is still there.
         """
         number = int(self.iteration.numpy())
+        arrays = {name: np.asarray(variable.numpy()) for name, variable in self.variables().items()}
+        if broken := not_finite(arrays):
+            raise InputError(
+                f"checkpoint {number} is not written into {self.folder}, because {broken}: the training has diverged; "
+                "lower lr and go on from an earlier checkpoint"
+            )
         if not self.writes:
             return self.folder / f"model.ckpt-{number}"
-        arrays = {name: np.asarray(variable.numpy()) for name, variable in self.variables().items()}
         arrays[_ITERATION] = np.asarray(number, np.int64)
         if validation_loss is not None:
             arrays[_VALIDATION_LOSS] = np.asarray(validation_loss, np.float32)
         try:
             write_arrays(self.folder / f"model.ckpt-{number}", arrays)
             self._written = [n for n in self._written if n != number] + [number]
-            while self.max_to_keep is not None and len(self._written) > self.max_to_keep:
-                for file in self.folder.glob(f"model.ckpt-{self._written.pop(0)}.*"):
-                    file.unlink()
+            dropped = [] if self.max_to_keep is None else self._written[: -self.max_to_keep]
+            self._written = self._written[len(dropped) :]
+            # What is named there must be there, whenever the process ends.
             self._write_state()
+            for old in dropped:
+                for file in self.folder.glob(f"model.ckpt-{old}.*"):
+                    file.unlink()
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
             raise InputError(
@@ -141,6 +150,14 @@ def iterations(folder: Path) -> set[int]:
     return {int(name[1]) for name in names if name}
 
 
+def not_finite(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns which arrays hold values that are no finite numbers, as a sentence goes on; "" if none does."""
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if not broken:
+        return ""
+    return f"{len(broken)} of its {len(arrays)} arrays hold values that are no finite numbers, {broken[0]} the first"
+
+
 def latest_iteration(folder: Path) -> int:
     """Returns the iteration of the checkpoint that `folder`/checkpoint names.
 
@@ -186,7 +203,8 @@ def load_arrays(
 
     Raises:
         InputError: no such checkpoint, a damaged one, or names and shapes of which it lacks some, holds some in another
-            shape or, if `complete`, holds more; all are counted and the first five listed.
+            shape or, if `complete`, holds more; all are counted and the first five listed. Or values that are no finite
+            numbers.
     """
     reader = _open(prefix)
     stored = reader.get_variable_to_shape_map()
@@ -208,7 +226,10 @@ def load_arrays(
             "give the network, modalities, num_classes and [PIMMS] choices it was trained with"
         )
     with _damage_named(prefix):
-        return {name: reader.get_tensor(renamed.get(name, name)) for name in expected}
+        arrays = {name: reader.get_tensor(renamed.get(name, name)) for name in expected}
+    if broken := not_finite(arrays):
+        raise InputError(f"checkpoint {prefix} comes from a training that diverged: {broken}; use an earlier one")
+    return arrays
 
 
 def _open(prefix: Path):

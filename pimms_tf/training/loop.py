@@ -19,6 +19,8 @@ from pimms_tf.training.steps import Metrics, TrainingState
 
 log = logging.getLogger(__name__)
 
+_END = object()  # of the batches
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -60,17 +62,18 @@ def train(
     """Trains from the state's iteration to `max_iter`; returns why it ended: "finished", "early" or "interrupted".
 
     A checkpoint is written every `every.save` iterations and at the end, also when `stopped()` turns true between two
-    iterations; `best`, if given, gets one whenever a validation beats all before. A loss that is not a finite number
-    ends training before anything is written over.
+    iterations; `best`, if given, gets one whenever a validation beats all before. A loss that is not a finite number,
+    of training or of validation, ends training before anything is written over.
 
     Args:
+        training: batches; where they end before `max_iter`, a stop was asked for while the next one was awaited.
         validation: one pass over the validation windows → mean metrics, or None if there is nothing to validate on.
         writer, validation_writer: summaries of training, and of validation if they are to be kept apart.
         preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
         subjects_in: names the subjects in the batch of an iteration, for the message about a loss that is no number.
 
     Raises:
-        InputError: a loss is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
+        InputError: a loss or a weight is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
     """
     batches: Iterator[Batch] = iter(training)
     validation_writer = validation_writer or writer
@@ -82,9 +85,12 @@ def train(
             reason = "interrupted"
             break
         began = time.perf_counter()
-        metrics = _numpy(step(next(batches)))
+        if (batch := next(batches, _END)) is _END:
+            reason = "interrupted"
+            break
+        metrics = _numpy(step(batch))
         if not math.isfinite(float(metrics.total_loss)):
-            raise _no_number(metrics, iteration, subjects_in(iteration), checkpoints)
+            raise _no_number(_training_of(iteration, subjects_in(iteration)), metrics, checkpoints)
         report(Report("training", iteration, metrics, time.perf_counter() - began))
         if _due(iteration, every.summary):
             _write_summary(writer, metrics, iteration)
@@ -95,6 +101,8 @@ def train(
                 report(Report("validation", iteration, validated, time.perf_counter() - began))
                 _write_summary(validation_writer, validated, iteration)
                 score = _validation_loss(state.model, validated)
+                if not (math.isfinite(score) and math.isfinite(float(validated.total_loss))):
+                    raise _no_number(f"the validation loss at iteration {iteration}", validated, checkpoints)
                 if score < best_loss:
                     best_iteration, best_loss = iteration, score
                     if best is not None:
@@ -109,7 +117,8 @@ def train(
             if picture is not None:
                 with validation_writer.as_default(step=iteration):
                     tf.summary.image("preview", picture[None])
-    if saved != int(state.iteration.numpy()):
+    # A run that was stopped before its first iteration has nothing to keep.
+    if saved != int(state.iteration.numpy()) and not (reason == "interrupted" and int(state.iteration.numpy()) == 0):
         log.info("iter %d saved: %s", int(state.iteration.numpy()), checkpoints.save())
     writer.flush()
     validation_writer.flush()
@@ -147,12 +156,19 @@ def _best_so_far(best: Checkpoints) -> tuple[int, float]:
     return (0, math.inf) if loss is None or iteration > int(best.iteration.numpy()) else (iteration, loss)
 
 
-def _no_number(metrics: Metrics, iteration: int, subjects: str, checkpoints: Checkpoints) -> InputError:
+def _training_of(iteration: int, subjects: str) -> str:
+    return f"the loss of training batch {iteration}" + (f", which holds windows of {subjects}," if subjects else "")
+
+
+def _no_number(what: str, metrics: Metrics, checkpoints: Checkpoints) -> InputError:
     parts = ", ".join(f"{name} {float(getattr(metrics, name)):g}" for name in Metrics._fields[:4])
-    held = f", which holds windows of {subjects}," if subjects else ""
+    try:
+        last = f" and go on from an earlier checkpoint, --starting_iter {latest_iteration(checkpoints.folder)} or less"
+    except InputError:
+        last = ""
     return InputError(
-        f"the loss of training batch {iteration}{held} is not a finite number ({parts}); stopped before any checkpoint "
-        f"in {checkpoints.folder} was written over: lower lr or look at the scans of that batch"
+        f"{what} is not a finite number ({parts}); stopped before any checkpoint in {checkpoints.folder} was written "
+        f"over: lower lr{last}, or look at the intensities of the scans"
     )
 
 

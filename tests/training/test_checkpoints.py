@@ -222,6 +222,14 @@ def test_a_folder_without_a_named_checkpoint_says_train_first(tmp_path, text):
         latest_iteration(tmp_path)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_checkpoint_of_a_diverged_training_is_refused(folder, state, bad):
+    arrays = {name: variable.numpy() for name, variable in checkpoints(state, folder).variables().items()}
+    name = state.model.trainable_variables[0].path
+    write_arrays(folder / "model.ckpt-8", arrays | {"iteration": np.int64(8), name: np.full_like(arrays[name], bad)})
+    refused(state, folder, r"model.ckpt-8 comes from a training that diverged: \d+ of its \d+ arrays", iteration=8)
+
+
 def truncate(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

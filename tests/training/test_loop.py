@@ -271,6 +271,47 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_written(tmp_path, bad
     assert before == {file: file.read_bytes() for file in (tmp_path / "models").iterdir()}
 
 
+@pytest.mark.parametrize("field", ["total_loss", "segmentation_loss"])
+def test_a_validation_loss_that_is_no_number_counts_as_one_of_training(tmp_path, field):
+    state = make_state()
+    run(state, tmp_path, 2)
+    with pytest.raises(InputError, match=r"validation loss at iteration 4 is not a finite .*--starting_iter 3 or less"):
+        run(state, tmp_path, 10, Intervals(save=1, validation=2), validation=scripted([np.nan], field))
+    assert numbers(tmp_path / "models") == [2, 3]
+    assert latest_iteration(tmp_path / "models") == 3
+    assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize("keep", [2, 100])
+def test_weights_that_are_no_numbers_cost_no_good_checkpoint(tmp_path, keep):
+    state = make_state()
+    few = Checkpoints(tmp_path / "models", state.model, state.optimizer, state.iteration, max_to_keep=keep)
+
+    def step(batch):
+        state.iteration.assign_add(1)
+        if int(state.iteration.numpy()) == 4:
+            variable = state.model.trainable_variables[3]
+            variable.assign(np.full(variable.shape, np.inf))
+        return NOTHING._replace(total_loss=np.float32(1e12))
+
+    with pytest.raises(InputError, match=r"checkpoint 4 is not written into .*, because 1 of .* arrays .*lower lr"):
+        run(state, tmp_path, 10, Intervals(save=1), step, checkpoints=few)
+    assert numbers(tmp_path / "models") == [1, 2, 3][-keep:]
+    assert stored(make_state(seed=1), tmp_path / "models").restore() == 3
+
+
+def test_a_stop_asked_for_while_a_batch_is_awaited_saves_what_there_is(tmp_path):
+    state = make_state()
+    assert run(state, tmp_path, 50, training=itertools.repeat(None, 3)) == "interrupted"
+    assert numbers(tmp_path / "models") == [3]
+
+
+def test_a_stop_before_the_first_iteration_leaves_no_checkpoint(tmp_path):
+    assert run(make_state(), tmp_path, 50, training=[]) == "interrupted"
+    assert run(make_state(), tmp_path, 50, stopped=lambda: True) == "interrupted"
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_frozen_variables_do_not_move_and_have_no_optimiser_state(tmp_path):
     state = make_state("online", freeze="backend_0|classifier")
