@@ -11,55 +11,33 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError, Mistake, Remark, excerpt
 
 DEFAULT_SECTION = "DEFAULT"
 
 _HEADER = re.compile(r"\[(?P<name>.+)\]")
-_OPTION = re.compile(r"(?P<key>.*?)\s*[=:]\s*(?P<value>.*)$")
 _REFERENCE = re.compile(r"%\(([^)]+)\)s")
 _INLINE_COMMENT = re.compile(r"\s[;#]")
-_DEEPEST_REFERENCE = 10
-_SHOWN = 120  # characters from each end of a long value in messages
-
-
-class ConfigError(ValueError):
-    """A mistake in a NiftyNet file or option: one sentence per line that says what, where, why, and the remedy.
-
-    The command line prints it and ends with `exit_code`.
-    """
-
-    exit_code = 2
-
-
-class UsageError(ConfigError):
-    """A ConfigError in the words themselves: options that cannot be told apart, values that cannot be read."""
-
-
-class Remark(NamedTuple):
-    """Something accepted but worth saying: where it stands (line 0 = not in the file) and one sentence."""
-
-    section: str
-    key: str
-    line: int
-    text: str
-
-    def __str__(self) -> str:
-        """Returns the remark as one line to print."""
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}[{self.section}] {self.key} {self.text}" if self.key else f"{place}{self.text}"
+_DEEPEST_REFERENCE = 10  # as in configparser
+_LONGEST_EXPANSION = 65536  # characters; configparser has no limit, and ten lines of ten references fill any memory
+_SINGLE_PERCENT = "has a single %, which starts a reference such as %(key)s; write %% for a percent sign"
+_LARGEST_FILE = 2**24  # bytes; the author's largest has 5,000
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One `key = value`: the value as one text, its line, and the indented lines that continue it."""
+    """One `key = value`: the value as one text, its line, and the indented lines that continue it.
+
+    `inherited` tells a key of [DEFAULT], `quoted` that quotes stood around the value.
+    """
 
     text: str
     line: int
     inherited: bool = False
     continuations: tuple[tuple[int, str], ...] = ()
+    quoted: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,12 +51,12 @@ class IniSection:
 
 @dataclass(frozen=True)
 class IniFile:
-    """A file as read: sections in file order, what is worth saying, and one sentence per mistake."""
+    """A file as read: sections in file order, what is worth saying, and what is wrong with its text."""
 
     path: Path
     sections: tuple[IniSection, ...]
     remarks: tuple[Remark, ...] = ()
-    mistakes: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def read_ini(path: str | Path) -> IniFile:
@@ -89,13 +67,18 @@ def read_ini(path: str | Path) -> IniFile:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8 text; save the file with UTF-8 encoding") from error
+        why = f"byte {error.start} is not UTF-8 text; save the file with UTF-8 encoding"
+        raise ConfigError(why, path=path) from error
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file; check the path") from error
+        raise ConfigError("there is no such file; check the path", path=path) from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise ConfigError(f"cannot be read ({error.strerror}); check its permissions", path=path) from error
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"has more than {_LARGEST_FILE:,} bytes, so it is no INI file; check the path", path=path)
     return parse_ini(text, path)
 
 
@@ -109,15 +92,16 @@ def parse_ini(text: str, path: str | Path = "<text>") -> IniFile:
     for header, section in raw.items():
         name = clean_name(header)
         if not name or name == DEFAULT_SECTION:
-            mistakes.append(
-                f"{path}, line {section.line}: [{header}] is no section name once all but letters, digits, '_', '-' "
-                "and blanks are removed; rename the section"
+            why = (
+                f"[{header}] is no section name once all but letters, digits, '_', '-' and blanks are removed; rename "
+                "the section"
             )
+            mistakes.append(Mistake(why, line=section.line, path=path))
         elif name in sections:
-            mistakes.append(
-                f"{path}, line {section.line}: [{header}] is the same section as [{name}] of line "
-                f"{sections[name].line}; rename or merge one of them"
+            why = (
+                f"[{header}] is the same section as [{name}] of line {sections[name].line}; rename or merge one of them"
             )
+            mistakes.append(Mistake(why, line=section.line, path=path))
         else:
             entries = _resolved_entries(name, section, inherited, path, mistakes, remarks)
             sections[name] = IniSection(name, section.line, entries)
@@ -234,9 +218,9 @@ class _RawSection:
     entries: dict[str, _RawEntry] = field(default_factory=dict)
 
 
-def _raw_sections(text: str, path: Path) -> tuple[dict[str, _RawSection], list[str]]:
+def _raw_sections(text: str, path: Path) -> tuple[dict[str, _RawSection], list[Mistake]]:
     sections: dict[str, _RawSection] = {}
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     section: _RawSection | None = None
     name, entry, indent = "", None, 0
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
@@ -247,7 +231,6 @@ def _raw_sections(text: str, path: Path) -> tuple[dict[str, _RawSection], list[s
             if entry is not None:
                 entry.lines.append("")
             continue
-        here = f"{path}, line {number}"
         depth = len(line) - len(line.lstrip())
         if entry is not None and depth > indent:
             entry.lines.append(value)
@@ -258,97 +241,129 @@ def _raw_sections(text: str, path: Path) -> tuple[dict[str, _RawSection], list[s
         if header:
             name, entry = header["name"], None
             if name in sections and name != DEFAULT_SECTION:
-                mistakes.append(
-                    f"{here}: section [{name}] stands in line {sections[name].line} already; merge or rename one"
-                )
+                why = f"section [{name}] stands in line {sections[name].line} already; merge or rename one"
+                mistakes.append(Mistake(why, line=number, path=path))
             section = sections.setdefault(name, _RawSection(number))
             continue
         if section is None:
-            mistakes.append(
-                f"{here}: {excerpt(value)!r} stands before the first [section]; put a section header above it"
-            )
+            why = f"{excerpt(value)!r} stands before the first [section]; put a section header above it"
+            mistakes.append(Mistake(why, line=number, path=path))
             continue
-        option = _OPTION.match(value)
-        if option is None or not option["key"]:
-            mistakes.append(
-                f"{here}: {excerpt(value)!r} in [{name}] is not `key = value`; add the missing part or a leading #"
-            )
+        key, separator, rest = _divided(value)
+        if not separator or not key:
+            why = f"{excerpt(value)!r} in [{name}] is not `key = value`; add the missing part or a leading #"
+            mistakes.append(Mistake(why, line=number, path=path))
             entry = None
             continue
-        key = option["key"].rstrip().lower()
-        entry = _RawEntry(number, [option["value"].strip()])
+        entry = _RawEntry(number, [rest])
         if key in section.entries:
-            mistakes.append(
-                f"{here}: [{name}] {key} = {excerpt(entry.lines[0])} is given in line {section.entries[key].line} "
-                "already; keep one of them"
-            )
+            why = f"is given in line {section.entries[key].line} already; keep one of them"
+            mistakes.append(Mistake(why, name, key, rest, number, path))
         else:
             section.entries[key] = entry
     return sections, mistakes
 
 
+def _divided(line: str) -> tuple[str, str, str]:
+    """The key, the first `=` or `:`, and the value of a line; no separator if it has none."""
+    separator = next((character for character in line if character in "=:"), "")
+    key, _, value = line.partition(separator) if separator else (line, "", "")
+    return key.rstrip().lower(), separator, value.strip()
+
+
 def _resolved_entries(
-    name: str, section: _RawSection, inherited: _RawSection, path: Path, mistakes: list[str], remarks: list[Remark]
+    name: str,
+    section: _RawSection,
+    inherited: _RawSection,
+    path: Path,
+    mistakes: list[Mistake],
+    remarks: list[Remark],
 ) -> dict[str, Entry]:
     merged = {**inherited.entries, **section.entries}
     texts = {key: "\n".join(entry.lines).rstrip() for key, entry in merged.items()}
+    expand = _References(texts)
     entries = {}
     for key, raw in merged.items():
-        where = f"{path}, line {raw.line}: [{name}] {key} = {excerpt(texts[key])}"
         try:
-            text = _interpolated(key, texts[key], texts, 1)
+            text = expand(key)
         except ValueError as error:
-            mistakes.append(f"{where} {error}")
+            mistakes.append(Mistake(str(error), name, key, texts[key], raw.line, path))
             continue
-        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+        if quoted:
             text = text[1:-1].strip()
             if text and key not in inherited.entries:
-                remarks.append(Remark(name, key, raw.line, f"the quotes around {text} are not taken as part of it"))
+                why = f"the quotes around {excerpt(text)} are not taken as part of it"
+                remarks.append(Remark(name, key, raw.line, why))
         elif _INLINE_COMMENT.search(text):
-            mistakes.append(
-                f"{where} has a comment behind the value, which NiftyNet takes as part of it; put the comment on a "
-                "line of its own, or the whole value in quotes if it is none"
+            why = (
+                "has a comment behind the value, which NiftyNet takes as part of it; put the comment on a line of its "
+                "own, or the whole value in quotes if it is none"
             )
+            mistakes.append(Mistake(why, name, key, texts[key], raw.line, path))
             continue
         own = key in section.entries
-        entries[key] = Entry(text, raw.line, inherited=not own, continuations=tuple(raw.continuations))
+        entries[key] = Entry(text, raw.line, not own, tuple(raw.continuations), quoted)
     return entries
 
 
-def _interpolated(key: str, text: str, texts: Mapping[str, str], depth: int) -> str:
-    if depth > _DEEPEST_REFERENCE:
-        raise ValueError(f"refers to itself through %({key})s; write the value out")
-    parts = []
-    while "%" in text:
-        before, _, text = text.partition("%")
-        parts.append(before)
-        reference = _REFERENCE.match("%" + text)
-        if text.startswith("%"):
-            parts.append("%")
-            text = text[1:]
-        elif reference is None:
-            raise ValueError("has a single %, which starts a reference such as %(key)s; write %% for a percent sign")
-        else:
-            other = reference[1].lower()
-            if other not in texts:
-                known = nearest(other, texts)
-                hint = f"did you mean %({known})s?" if known else "define it in this section or in [DEFAULT]"
-                raise ValueError(f"refers to %({other})s, which this section does not have; {hint}")
-            parts.append(_interpolated(other, texts[other], texts, depth + 1))
-            text = text[reference.end() - 1 :]
-    return "".join([*parts, text])
+class _References:
+    """Values with every `%(other)s` replaced: `expand(key)`. Each value is expanded once, however often it is named."""
 
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+        self._done: dict[str, tuple[str, int]] = {}
+        self._under_way: set[str] = set()
 
-def one_line(text: str) -> str:
-    """Returns the text on one line, for messages: the lines of a continued value joined by ` / `."""
-    return " / ".join(line for line in text.split("\n") if line)
+    def __call__(self, key: str) -> str:
+        """Returns the value of a key. Raises ValueError for what is no reference, leads nowhere, or grows too long."""
+        return self._expanded(key)[0]
 
+    def _expanded(self, key: str) -> tuple[str, int]:
+        """The value, and how many of the values in it, one inside the other, have references."""
+        if key in self._done:
+            return self._done[key]
+        if key in self._under_way:
+            raise ValueError(f"refers to itself through %({key})s; write the value out")
+        self._under_way.add(key)
+        try:
+            self._done[key] = self._replaced(self._texts[key])
+        finally:
+            self._under_way.discard(key)
+        return self._done[key]
 
-def excerpt(text: str) -> str:
-    """Returns the text for a message: on one line, without control characters, its middle left out if it is long."""
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in one_line(text))
-    left_out = len(line) - 2 * _SHOWN
-    return line if left_out <= 0 else f"{line[:_SHOWN]} … {left_out} characters … {line[-_SHOWN:]}"
+    def _replaced(self, text: str) -> tuple[str, int]:
+        if "%" not in text:
+            return text, 0
+        parts, length, deepest = [], 0, 0
+        while "%" in text:
+            before, _, text = text.partition("%")
+            parts.append(before)
+            reference = _REFERENCE.match("%" + text)
+            if text.startswith("%"):
+                parts.append("%")
+                text = text[1:]
+            elif reference is None:
+                raise ValueError(_SINGLE_PERCENT)
+            else:
+                inner, depth = self._expanded(self._known(reference[1].lower()))
+                parts.append(inner)
+                length, deepest = length + len(inner), max(deepest, depth)
+                text = text[reference.end() - 1 :]
+            if deepest >= _DEEPEST_REFERENCE:
+                raise ValueError(f"refers to others more than {_DEEPEST_REFERENCE} deep; write the value out")
+            if length > _LONGEST_EXPANSION:
+                raise ValueError(
+                    f"has more than {_LONGEST_EXPANSION:,} characters once its references are replaced; shorten it"
+                )
+        return "".join([*parts, text]), deepest + 1
+
+    def _known(self, key: str) -> str:
+        if key in self._texts:
+            return key
+        known = nearest(key, self._texts)
+        hint = f"did you mean %({known})s?" if known else "define it in this section or in [DEFAULT]"
+        raise ValueError(f"refers to %({key})s, which this section does not have; {hint}")
 
 
 def _each(text: str, convert: type, complaint: str) -> Iterable[int | float]:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from niftynet_compat import ini
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError
 
 
 def find_config(value: str | Path) -> Path:

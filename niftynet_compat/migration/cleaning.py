@@ -10,13 +10,14 @@ import tempfile
 from pathlib import Path
 
 from niftynet_compat.files import write_text
-from niftynet_compat.ini import ConfigError, Entry, IniSection, one_line
+from niftynet_compat.ini import Entry, IniSection
 from niftynet_compat.migration.report import Migration, migrate_file
 from niftynet_compat.paths import absolute
 from niftynet_compat.schema import programs, sections
 from niftynet_compat.schema.keys import KeySpec, Value, Verdict
 from niftynet_compat.settings.config import Config, Inspection, inspect_config, load_config
 from niftynet_compat.settings.writing import absolute_paths, ini_text, ini_value
+from pimms_tf.errors import ConfigError, one_line
 
 _MARK = "# Written by pimms-tf migrate from "
 
@@ -126,7 +127,7 @@ def _objection(text: str, inspection: Inspection, target: Path) -> str:
         try:
             loaded = load_config(file.name)
         except ConfigError as error:
-            return f"it would not load: {str(error).splitlines()[0].replace(file.name, str(target))}"
+            return f"it would not load: {dataclasses.replace(error.mistakes[0], path=target)}"
     if loaded.remarks:
         return f"a remark would remain: {loaded.remarks[0]}"
     differing = _difference(effective(inspection.config), loaded)

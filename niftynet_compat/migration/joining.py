@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.paths import search_folders
 from niftynet_compat.settings.config import Config
 from niftynet_compat.subjects.discovery import Discovery, discover, select_subjects, similar_ids
 from niftynet_compat.subjects.partition import phase_subjects, read_split
+from pimms_tf.errors import ConfigError
 
 _SHOWN = 5
 
@@ -40,7 +40,7 @@ def join_subjects(config: Config) -> Join:
     try:
         found = discover(images)
     except ConfigError as error:
-        return Join(tuple(str(error).splitlines()), 0, fails=True)
+        return Join(tuple(map(str, error.mistakes)), 0, fails=True)
     except OSError as error:
         return Join((f"{error.filename} cannot be read ({error.strerror})",), 0, fails=True)
     return _joined(config, found)

@@ -6,11 +6,12 @@ Source: `niftynet/utilities/user_parameters_parser.py`, `niftynet/engine/applica
 from collections.abc import Iterator
 
 from niftynet_compat import ini
-from niftynet_compat.ini import Entry, one_line
+from niftynet_compat.ini import Entry
 from niftynet_compat.runs.model_dir import ModelDir
 from niftynet_compat.schema import sections
 from niftynet_compat.schema.programs import STOCK_NETWORKS
 from niftynet_compat.settings.config import Config, Inspection
+from pimms_tf.errors import one_line
 
 # What NiftyNet 0.6 knows in any section: everything but our keys and the fork's.
 STOCK_KEYS: frozenset[str] = frozenset(
@@ -77,7 +78,6 @@ def _sections(inspection: Inspection) -> Iterator[str]:
 
 def _values(inspection: Inspection) -> Iterator[str]:
     task = inspection.config.application and inspection.config.task_name
-    quoted = {(item.section, item.key) for item in inspection.findings.remarks if item.text.startswith("the quotes")}
     for section in inspection.file.sections:
         name = section.name
         specs = sections.SPECS.get(name if name in _SYSTEM or name == task else sections.INPUT, {})
@@ -86,7 +86,7 @@ def _values(inspection: Inspection) -> Iterator[str]:
             if spec is None:
                 continue
             place = f"{key} in line {entry.line}"
-            if (name, key) in quoted and (spec.parse is not ini.to_str or spec.choices or key == "name"):
+            if entry.quoted and (spec.parse is not ini.to_str or spec.choices or key == "name"):
                 yield f"{place} has quotes, which it takes as part of the value"
             if entry.text == "" and spec.parse in (ini.to_int, ini.to_float, ini.to_bool):
                 yield f"{place} is empty, where it wants a value"
@@ -100,7 +100,7 @@ def _values(inspection: Inspection) -> Iterator[str]:
 
 def _refused(inspection: Inspection, section: str, key: str, entry: Entry) -> Iterator[str]:
     spec = sections.SPECS.get(section, {}).get(key)
-    if (section, key) in inspection.findings.wrong and key in STOCK_KEYS and not (spec and spec.names_sections):
+    if inspection.findings.has_mistake(section, key) and key in STOCK_KEYS and not (spec and spec.names_sections):
         yield f"{key} in line {entry.line} has a value that is refused here too, or fails later"
     if key == "evaluations" and any(word != word.strip() for word in entry.text.split(",")):
         yield f"{key} in line {entry.line} has blanks beside a comma, which it takes as part of a metric's name"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from niftynet_compat.ini import ConfigError, Entry, IniSection, one_line
+from niftynet_compat.ini import Entry, IniSection
 from niftynet_compat.migration.joining import Join, join_subjects
 from niftynet_compat.migration.original import has_split, original_outcome
 from niftynet_compat.migration.semantics import Difference, differences
@@ -17,6 +17,7 @@ from niftynet_compat.schema.keys import HONOURED, KeySpec, Ruling, Verdict, show
 from niftynet_compat.settings import requirements
 from niftynet_compat.settings.config import Config, Inspection, inspect_config
 from niftynet_compat.settings.reading import Findings
+from pimms_tf.errors import ConfigError, Mistake, one_line
 
 _VERBS = ("train", "inference", "evaluation")
 
@@ -48,7 +49,7 @@ class Migration:
     application: str  # net_segment, net_classify, net_multitask, or "" without a task
     network: str  # one sentence
     keys: tuple[KeyStatus, ...]
-    mistakes: tuple[str, ...]  # why it does not load, whole sentences with their place
+    mistakes: tuple[Mistake, ...]  # why it does not load
     blocked: tuple[tuple[str, str], ...]  # verbs that cannot run as the file stands, and why
     original: tuple[str, ...]  # why NiftyNet 0.6 would stop; () where it would run
     join: Join | None  # None without input sections
@@ -95,9 +96,10 @@ def migrate_file(path: str | Path, application: str | None = None) -> Migration:
         keys = _statuses(inspection)
         join = join_subjects(inspection.config) if inspection.config.inputs else None
     except ConfigError as error:
-        return _unreadable(Path(path), str(error))
+        return _unreadable(Path(path), *error.mistakes)
     except OSError as error:
-        return _unreadable(Path(path), f"{path}: {error.filename or path} cannot be looked up ({error.strerror})")
+        why = f"{error.filename or path} cannot be looked up ({error.strerror})"
+        return _unreadable(Path(path), Mistake(why, path=Path(path)))
     config = inspection.config
     return Migration(
         path=config.path,
@@ -111,8 +113,8 @@ def migrate_file(path: str | Path, application: str | None = None) -> Migration:
     )
 
 
-def _unreadable(path: Path, why: str) -> Migration:
-    return Migration(path, "", "", (), (why,), (), (), None)
+def _unreadable(path: Path, *mistakes: Mistake) -> Migration:
+    return Migration(path, "", "", (), mistakes, (), (), None)
 
 
 def _part(config: Config, section: str) -> object:
@@ -130,12 +132,8 @@ def _statuses(inspection: Inspection) -> tuple[KeyStatus, ...]:
     for remark in findings.remarks:
         remarks.setdefault((remark.section, remark.key), []).append(remark.text)
     extra = differences(inspection)
-    rows = [_mistaken_line(mistake, file.path) for mistake in file.mistakes]
-    rows += [
-        KeyStatus("", "", 0, "", Verdict.UNSUPPORTED, _without_path(mistake, file.path), stops=True)
-        for mistake in findings.mistakes
-        if mistake not in file.mistakes and f"{file.path}: " in mistake
-    ]
+    rows = [_mistaken(mistake) for mistake in file.mistakes]
+    rows += [_mistaken(mistake) for mistake in findings.mistakes if not mistake.line and not mistake.key]
     inherited = _inherited(file.sections, findings)
     for section in file.sections:
         for text in remarks.get((section.name, ""), ()):
@@ -169,8 +167,8 @@ def _status(
     findings, config = inspection.findings, inspection.config
     text = one_line(entry.text)
     own, name = home or section, sections.ALIASES.get(key, key)
-    mistakes = [*findings.wrong.get((section, key), ()), *findings.wrong.get((own, key), ())]
-    mistakes += findings.wrong.get((own, name), ()) if name != key else ()
+    # A line holds one key, of which several sections may complain if it stands in [DEFAULT].
+    mistakes = [mistake.text for mistake in findings.mistakes if mistake.line == entry.line]
     if mistakes:
         sentence = "; ".join(dict.fromkeys(mistakes))
         return KeyStatus(section, key, entry.line, text, Verdict.UNSUPPORTED, sentence, stops=True)
@@ -220,20 +218,12 @@ def _plain(spec: KeySpec, section: str) -> str:
     return f"a key of this package: {spec.meaning}" if section == "PIMMS" else f"as in NiftyNet: {spec.meaning}"
 
 
-def _mistaken_line(mistake: str, path: Path) -> KeyStatus:
-    """The status of a line that is no key at all or whose value cannot be read, from the message about it."""
-    rest = mistake.removeprefix(f"{path}, line ")
-    number, _, text = rest.partition(": ")
-    line = int(number) if number.isdecimal() else 0
-    place, _, value = text.partition(" = ")
-    section, bracket, key = place.removeprefix("[").partition("] ")
-    if not place.startswith("[") or not bracket or " " in key:
-        return KeyStatus("", "", line, "", Verdict.UNSUPPORTED, text or mistake, stops=True)
-    return KeyStatus(section, key, line, value.partition(" ")[0], Verdict.UNSUPPORTED, text, stops=True)
-
-
-def _without_path(mistake: str, path: Path) -> str:
-    return mistake.removeprefix(f"{path}: ")
+def _mistaken(mistake: Mistake) -> KeyStatus:
+    """The status of what is no key at all, or has no value that can be read."""
+    text = one_line(mistake.value)
+    return KeyStatus(
+        mistake.section, mistake.key, mistake.line, text, Verdict.UNSUPPORTED, mistake.text, stops=True
+    )
 
 
 def _inherited(found: tuple[IniSection, ...], findings: Findings) -> dict[str, tuple[Entry, str]]:
@@ -279,10 +269,11 @@ def _blocked(inspection: Inspection) -> tuple[tuple[str, str], ...]:
     parts = {name.lower(): getattr(config, name.lower()) for name in sections.SYSTEM_SECTIONS}
     rows = []
     for verb in _VERBS:
-        findings = Findings(file.path, lines=dict(inspection.findings.lines), wrong=dict(inspection.findings.wrong))
+        known = inspection.findings.mistakes
+        findings = Findings(file.path, list(known), lines=inspection.findings.lines)
         action = programs.canonical_action(verb)
         requirements.check_needs(action, config.task_name, config.task, parts, found, findings)
-        reasons = [_without_path(mistake, file.path) for mistake in findings.mistakes]
+        reasons = [_reason(mistake) for mistake in findings.mistakes[len(known) :]]
         if verb != "evaluation" and not reasons and (lack := _window_lack(config)):
             reasons.append(lack)
         if verb == "train" and not reasons and (lack := _validation_lack(config)):
@@ -295,11 +286,18 @@ def _blocked(inspection: Inspection) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def _reason(mistake: Mistake) -> str:
+    """A mistake as the reason why a verb cannot run, in a report that has named the file."""
+    return str(dataclasses.replace(mistake, path=None) if not mistake.key else mistake)
+
+
 def _window_lack(config: Config) -> str:
     try:
         window = config.common("image", "spatial_window_size")
-    except (ConfigError, KeyError) as error:
-        return _without_path(str(error), config.path) if isinstance(error, ConfigError) else ""
+    except ConfigError as error:
+        return _reason(error.mistakes[0])
+    except KeyError:  # a section that is not there, which a mistake says
+        return ""
     if window or config.inference.spatial_window_size:
         return ""
     return "spatial_window_size is set neither in the input sections of image nor in [INFERENCE]"
@@ -332,6 +330,7 @@ def as_dict(report: Migration) -> dict[str, object]:
     """Returns a report as plain values for JSON, with its exit code."""
     row = dataclasses.asdict(report)
     row["path"] = str(report.path)
+    row["mistakes"] = list(map(str, report.mistakes))
     row["keys"] = [dataclasses.asdict(key) | {"verdict": str(key.verdict)} for key in report.keys]
     row["blocked"] = dict(report.blocked)
     row["exit_code"] = report.exit_code

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.runs.checkpoint_names import (
     GRAPHS,
     Graph,
@@ -25,6 +24,7 @@ from niftynet_compat.runs.checkpoint_names import (
     tf1_name,
 )
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError
 
 _DECAY = 0.9  # of NiftyNet's moving averages
 _BETA_2 = 0.999  # of TensorFlow's Adam

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from niftynet_compat.files import write_text
-from niftynet_compat.ini import ConfigError
+from pimms_tf.errors import ConfigError
 
 NUM_LANDMARKS = 13
 

@@ -16,9 +16,9 @@ try:
 except ImportError:  # a system without such locks
     fcntl = None
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.paths import expanded
 from niftynet_compat.schema.programs import canonical_action
+from pimms_tf.errors import ConfigError
 
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"(?P<path>.*)"\s*$', re.MULTILINE)
 _INDEX_END = bytes.fromhex("57fb808b247547db")  # the last eight bytes of every index file

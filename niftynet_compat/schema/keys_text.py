@@ -1,11 +1,11 @@
 """The table of keys in words: for one key, for the help of a verb, and as the Markdown of `docs/keys.md`."""
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.schema import sections
 from niftynet_compat.schema.choices import FOREIGN
 from niftynet_compat.schema.keys import KeySpec, Ruling, Verdict, shown, type_words
 from niftynet_compat.schema.sections import INPUT, KNOWN_KEYS, OTHER_KEY_RULING, OTHER_KEYS, SPECS
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError
 
 _INTRODUCTION = """# Keys
 

@@ -5,8 +5,8 @@ Source: `niftynet/engine/application_factory.py`; the dotted names that occur in
 
 from typing import NamedTuple
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError
 
 ACTIONS: dict[str, str] = {
     "train": "training",

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-from niftynet_compat.ini import ConfigError, UsageError, one_line
 from niftynet_compat.schema.programs import ACTIONS, UNAVAILABLE_APPLICATIONS, application_section, canonical_action
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError, UsageError, one_line
 
 # Programs that bring their own application and so ignore -a; any other one is NiftyNet's general net_run.
 PROGRAMS = ("net_segment", "net_classify", "net_multitask", "net_regress", "net_autoencoder", "net_gan")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from niftynet_compat import ini
-from niftynet_compat.ini import ConfigError, Remark
 from niftynet_compat.paths import absolute, expanded, find_config, first_file, niftynet_home
 from niftynet_compat.schema import programs, sections
 from niftynet_compat.schema.sections import (
@@ -34,6 +33,7 @@ from niftynet_compat.settings import requirements
 from niftynet_compat.settings.command_line import option_words
 from niftynet_compat.settings.reading import Findings, SectionReader
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError, Remark
 
 __all__ = [
     "ClassificationSection",
@@ -152,7 +152,7 @@ class Config:
         names_ = self.sources(key)
         if not names_:
             raise ConfigError(
-                f"{self.path}: {key} is not set in [{self.task_name}]; name the input sections it consists of"
+                f"{key} is not set in [{self.task_name}]; name the input sections it consists of", path=self.path
             )
         values = {name: getattr(self.inputs[name], setting) for name in names_}
         if setting == "spatial_window_size" and not any(values.values()) and key in self.inputs:
@@ -161,8 +161,9 @@ class Config:
         for name, value in values.items():
             if value != first:
                 raise ConfigError(
-                    f"{self.path}: [{names_[0]}] {setting} = {first} and [{name}] {setting} = {value} differ, but both "
-                    f"are sources of {key} in [{self.task_name}]; give them the same value"
+                    f"[{names_[0]}] {setting} = {first} and [{name}] {setting} = {value} differ, but both are sources "
+                    f"of {key} in [{self.task_name}]; give them the same value",
+                    path=self.path,
                 )
         return first
 
@@ -236,7 +237,7 @@ def inspect_config(
     action = None if action is None else programs.canonical_action(action)
     wanted = None if application in (None, "net_run") else programs.application_section(application)
     file = ini.read_ini(path)
-    findings = Findings(path, mistakes=list(file.mistakes), remarks=list(file.remarks))
+    findings = Findings(path, list(file.mistakes), list(file.remarks))
     found = {section.name: section for section in file.sections}
     task = _task_of(found, wanted, findings)
     words = option_words(overrides) if isinstance(overrides, Mapping) else list(overrides or ())

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from niftynet_compat import ini
-from niftynet_compat.ini import ConfigError, Entry, IniSection, Remark, UsageError, excerpt
+from niftynet_compat.ini import Entry, IniSection
 from niftynet_compat.schema import sections
 from niftynet_compat.schema.choices import FOREIGN
 from niftynet_compat.schema.sections import INPUT, KNOWN_KEYS, SPECS, InputSection, KeySpec, Value, Verdict, shown
 from niftynet_compat.settings.command_line import take_options
 from niftynet_compat.spelling import nearest
+from pimms_tf.errors import ConfigError, Mistake, Remark, UsageError
 
 _EXAMPLES = {
     ini.to_int: "give a whole number such as 4",
@@ -36,40 +37,30 @@ class Findings:
     """What reading one file brought up: mistakes, remarks, and where each value came from."""
 
     path: Path
-    mistakes: list[str] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     lines: dict[tuple[str, str], int] = field(default_factory=dict)
-    wrong: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    usage: set[str] = field(default_factory=set)
 
     def mistake(self, text: str) -> None:
-        self.mistakes.append(f"{self.path}: {text}")
+        """Adds a mistake of the whole file, such as what it lacks."""
+        self.mistakes.append(Mistake(text, path=self.path))
 
     def mistake_at(self, section: str, key: str, value: str, text: str, *, is_usage: bool = False) -> None:
         """Adds a mistake in one value, which the file or the command line gave; usage if it cannot even be read."""
-        self.wrong.setdefault((section, key), []).append(text)
         line = self.lines.get((section, key), 0)
-        place = (
-            f"{self.path}, line {line}: [{section}] {key} = {excerpt(value)}" if line else f"--{key} {excerpt(value)}"
-        )
-        (self.unreadable if is_usage else self.mistakes.append)(f"{place} {text}")
-
-    def unreadable(self, sentence: str) -> None:
-        """Adds a mistake in words or values themselves; if there is no other kind, they are the user's usage."""
-        self.mistakes.append(sentence)
-        self.usage.add(sentence)
+        path = self.path if line else None
+        self.mistakes.append(Mistake(text, section, key, value, line, path, is_usage=is_usage))
 
     def has_mistake(self, section: str, key: str) -> bool:
-        return (section, key) in self.wrong
+        return any((mistake.section, mistake.key) == (section, key) for mistake in self.mistakes)
 
     def remark(self, section: str, key: str, text: str) -> None:
         self.remarks.append(Remark(section, key, self.lines.get((section, key), 0), text))
 
     def raise_if_any(self) -> None:
         if self.mistakes:
-            kind = UsageError if set(self.mistakes) <= self.usage else ConfigError
-            raise kind("\n".join(dict.fromkeys(self.mistakes)))
+            raise (UsageError if all(mistake.is_usage for mistake in self.mistakes) else ConfigError)(*self.mistakes)
 
 
 class SectionReader:
@@ -137,16 +128,16 @@ class SectionReader:
         try:
             given, rest = take_options(words, list(keys.items()))
         except UsageError as error:
-            self.findings.unreadable(str(error))
+            self.findings.mistakes += error.mistakes
             return {}
-        for texts in given.values():
+        for section, texts in given.items():
             for key in [key for key, text in texts.items() if {"\n", "\r"} & set(text)]:
-                self.findings.unreadable(
-                    f"--{key} {excerpt(texts.pop(key))} has a line break; write the value on one line"
-                )
+                why = "has a line break; write the value on one line"
+                self.findings.mistake_at(section, key, texts.pop(key), why, is_usage=True)
         for key, text in rest:
             if not key:
-                self.findings.unreadable(f"{text!r} on the command line is neither an option nor the value of one")
+                why = f"{text!r} on the command line is neither an option nor the value of one"
+                self.findings.mistakes.append(Mistake(why, is_usage=True))
                 continue
             owners = [name for name in SPECS if key in SPECS[name]]
             if key in SPECS[INPUT] or key in sections.ALIASES:
@@ -158,7 +149,7 @@ class SectionReader:
             else:
                 known = [name for section in order for name in SPECS[section]]
                 reason = f"is not an option; {self._suggestion(key, known, '--')}"
-            self.findings.mistakes.append(f"--{key} {excerpt(text)} {reason}")
+            self.findings.mistakes.append(Mistake(reason, key=key, value=text))
         return given
 
     def _values(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.paths import search_folders
 from niftynet_compat.schema.sections import InputSection
 from niftynet_compat.subjects.lists import read_file_list
+from pimms_tf.errors import ConfigError, Mistake
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def discover(inputs: Mapping[str, InputSection]) -> Discovery:
     """
     columns: dict[str, dict[str, Path]] = {}
     unmatched: list[Unmatched] = []
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for name, section in inputs.items():
         if section.csv_data_file:
             continue
@@ -82,14 +82,14 @@ def discover(inputs: Mapping[str, InputSection]) -> Discovery:
             unmatched += [Unmatched(name, path, reason) for path, reason in leftovers]
         except ConfigError as error:
             if section.referenced:
-                mistakes.append(str(error))
+                mistakes += error.mistakes
             else:
                 _log.warning("section [%s] is left aside: %s", name, error)
                 unmatched.append(Unmatched(name, None, str(error)))
     if inputs and not mistakes and not any(columns.values()):
-        mistakes.append("no input section finds any file; check path_to_search and filename_contains")
+        mistakes.append(Mistake("no input section finds any file; check path_to_search and filename_contains"))
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise ConfigError(*mistakes)
     ids = sorted({subject_id for column in columns.values() for subject_id in column})
     subjects = tuple(
         SubjectFiles(subject_id, {name: column[subject_id] for name, column in columns.items() if subject_id in column})

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from niftynet_compat.files import write_text
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home
+from pimms_tf.errors import ConfigError
 
 
 def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from niftynet_compat.files import write_text
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.spelling import nearest
 from niftynet_compat.subjects.lists import csv_rows
+from pimms_tf.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ def check_config(
     with _warnings_into(report), report.collecting(SETTINGS):
         inspection = inspect_config(path, overrides, application, action)
         for mistake in inspection.findings.mistakes:
-            report.mistake(SETTINGS, mistake)
+            report.mistake(SETTINGS, str(mistake))
         if report.exit_code < Level.MISTAKE:
             _check(inspection.config, fast, progress, bring_tensorflow, report)
     return report

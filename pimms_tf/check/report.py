@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from niftynet_compat import ConfigError
 from pimms_tf.errors import InputError
 
 Cell = str | int | float
@@ -95,12 +94,12 @@ class Report:
 
     @contextmanager
     def collecting(self, topic: str) -> Iterator[None]:
-        """Turns an error of the user's into mistakes, one per line of its message."""
+        """Turns an error of the user's into the mistakes that it holds."""
         try:
             yield
-        except (ConfigError, InputError) as error:
-            for line in str(error).splitlines():
-                self.mistake(topic, line)
+        except InputError as error:
+            for mistake in error.mistakes:
+                self.mistake(topic, str(mistake))
 
     def text(self) -> str:
         """The report for people: topics with tables, figures and findings, and the verdict in the last line."""

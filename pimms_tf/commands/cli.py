@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from niftynet_compat import Config, ConfigError, keys_help, load_config
+from niftynet_compat import Config, keys_help, load_config
 from niftynet_compat.runs.console import RunLog, is_ours
 from niftynet_compat.schema.programs import network_complaint
 from niftynet_compat.schema.sections import KNOWN_KEYS
@@ -25,7 +25,6 @@ from pimms_tf.errors import InputError
 from pimms_tf.study import journal
 
 _QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
-_USER_ERROR = 2
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(
-    console: logging.Handler, work: Callable[[], int], complain: Callable[[Exception, Exception | None], int]
+    console: logging.Handler, work: Callable[[], int], complain: Callable[[InputError, Exception | None], int]
 ) -> int:
     """Runs `work` with logs to the console and to the log file of the run; returns the exit code.
 
@@ -64,7 +63,7 @@ def guarded(
         code = work()
         sys.stdout.flush()
         return code
-    except (InputError, ConfigError) as error:
+    except InputError as error:
         return complain(error, None)
     except BrokenPipeError:
         return _leave_broken_pipe()
@@ -402,8 +401,8 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _complain(error: Exception, debug: bool, cause: Exception | None) -> int:
+def _complain(error: InputError, debug: bool, cause: Exception | None) -> int:
     if debug:
         raise cause or error
     print(f"error: {error}", file=sys.stderr)
-    return getattr(error, "exit_code", _USER_ERROR)
+    return error.exit_code

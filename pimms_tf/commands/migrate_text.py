@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from niftynet_compat import Config, KeyStatus, Migration, Verdict
-from niftynet_compat.ini import excerpt
 from niftynet_compat.schema.keys import key_specs, shown
+from pimms_tf.errors import excerpt
 
 _STATES = {0: "clean", 1: "results change", 2: "cannot run"}
 
@@ -19,9 +19,8 @@ def report_text(report: Migration, everything: bool = True) -> str:
             f"  task     {report.application}, as its section says; NiftyNet is told by -a",
             f"  network  {report.network}",
         ]
-    placed = [key.sentence for key in report.keys if key.stops]
-    unplaced = [text for text in report.mistakes if not any(sentence in text for sentence in placed)]
-    lines += _block("does not load", [line for text in unplaced for line in text.splitlines()])
+    if not report.keys:  # otherwise they stand at their keys
+        lines += _block("does not load", map(str, report.mistakes))
     lines += _block("cannot run as it is", [f"pimms-tf {verb}: {why}" for verb, why in report.blocked])
     lines += _block("NiftyNet 0.6 would stop at it", report.original)
     if report.join is not None:

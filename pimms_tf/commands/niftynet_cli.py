@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from niftynet_compat import Config, ConfigError, load_config, settings_text
-from niftynet_compat.ini import UsageError
 from niftynet_compat.runs.console import JOURNAL, console_handler
 from niftynet_compat.schema.programs import application_section
 from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTIONS, shown
@@ -17,6 +16,7 @@ from niftynet_compat.settings.command_line import PROGRAMS, Asked, Call, parse_c
 from pimms_tf import __version__
 from pimms_tf.commands.cli import choose_devices, guarded, import_tensorflow
 from pimms_tf.commands.progress import StopSignals
+from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
 
 _FAILED = 1

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from niftynet_compat import ConfigError, load_config
-from niftynet_compat.ini import UsageError
 from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS
 from niftynet_compat.settings.command_line import parse_command
 from pimms_tf.commands.niftynet_cli import main
+from pimms_tf.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = Path(__file__).parents[1] / "goldens"

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niftynet_compat.ini import ConfigError, UsageError
 from niftynet_compat.settings.command_line import (
     Asked,
     Call,
@@ -19,6 +18,7 @@ from niftynet_compat.settings.command_line import (
     split_config,
     take_options,
 )
+from pimms_tf.errors import ConfigError, UsageError
 
 HEMIS = "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication"
 PIMMS = "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication"

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.schema.sections import InputSection
 from niftynet_compat.subjects.discovery import (
     SubjectFiles,
@@ -20,6 +19,7 @@ from niftynet_compat.subjects.discovery import (
     subject_ids_of,
 )
 from niftynet_compat.subjects.lists import read_file_list
+from pimms_tf.errors import ConfigError
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "02_subjects"
 CASES = json.loads((GOLDEN / "cases.json").read_text())["discovery"]

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.runs.histogram_file import (
     read_label_mapping,
     read_mapping,
     write_label_mapping,
     write_mapping,
 )
+from pimms_tf.errors import ConfigError
 
 # The line of a published U-HeMIS model.
 T2 = (

@@ -223,7 +223,7 @@ def test_what_stops_a_file_is_told_with_its_line_and_no_key_is_forgotten(tmp_pat
 def test_a_file_without_task_or_with_two_says_so(tmp_path):
     report = report_on(tmp_path, PLAIN.partition("[SEGMENTATION]")[0])
     assert report.exit_code == 2
-    assert "requires the section" in report.mistakes[0]
+    assert "requires the section" in report.mistakes[0].text
     two = with_lines() + "[CLASSIFICATION]\nimage = T1\n"
     assert report_on(tmp_path, two).exit_code == 2
     assert migrate_file(written(tmp_path, two), "net_segment").exit_code == 0
@@ -418,7 +418,7 @@ def test_files_that_are_no_ini_files_are_told_so(tmp_path, content):
 
 
 def test_a_missing_file_and_a_folder_are_told_so(tmp_path):
-    assert "no configuration file" in migrate_file(tmp_path / "x.ini").mistakes[0]
+    assert "no configuration file" in migrate_file(tmp_path / "x.ini").mistakes[0].text
     assert migrate_file(tmp_path).exit_code == 2
 
 

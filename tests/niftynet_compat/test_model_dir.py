@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.runs.model_dir import ModelDir
+from pimms_tf.errors import ConfigError
 
 RELEASED = Path(__file__).parents[1] / "goldens" / "07_networks" / "hemis_3mod_2d" / "model.ckpt.index"
 

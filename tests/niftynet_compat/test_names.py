@@ -2,7 +2,6 @@
 
 import pytest
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.schema.programs import (
     APPLICATIONS,
     NETWORKS,
@@ -12,6 +11,7 @@ from niftynet_compat.schema.programs import (
     resolve_network,
 )
 from niftynet_compat.schema.sections import TASK_SECTIONS
+from pimms_tf.errors import ConfigError
 
 STOCK = (
     *("simulator_gan", "simple_gan", "highres3dnet", "highres3dnet_small", "highres3dnet_large", "toynet", "unet"),

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.subjects.partition import (
     Phase,
     phase_subjects,
@@ -20,6 +19,7 @@ from niftynet_compat.subjects.partition import (
     split_subjects,
     write_split,
 )
+from pimms_tf.errors import ConfigError
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "02_subjects"
 CASES = [case for case in json.loads((GOLDEN / "cases.json").read_text())["partition"] if "n" in case]

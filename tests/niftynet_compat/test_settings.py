@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from niftynet_compat import ini
-from niftynet_compat.ini import ConfigError
 from niftynet_compat.schema import sections
 from niftynet_compat.schema.keys import pair
 from niftynet_compat.settings.config import load_config
 from niftynet_compat.settings.writing import absolute_paths, ini_text, settings_text
+from pimms_tf.errors import ConfigError
 
 BASE = "[A]\n{a}[B]\n[SYSTEM]\n{system}[NETWORK]\nname = hemis\n{network}[TRAINING]\n{training}[INFERENCE]\n{inference}"
 BASE += "[EVALUATION]\n{evaluation}[SEGMENTATION]\nimage = A\nlabel = B\nnum_classes = 2\n{task}[PIMMS]\n{pimms}"
