@@ -1,6 +1,7 @@
 """Where the file or folder meant by a name in an INI file lies."""
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def find_config(value: str | Path) -> Path:
     if found:
         return found
     if os.path.lexists(given):
-        raise ConfigError(f"{value}: {_no_file(given)}")
+        raise ConfigError(f"{value}: {_no_config(given)}")
     places = " or ".join(str(absolute(candidate)) for candidate in candidates)
     beside = given.parent.glob("*.ini") if given.parent.is_dir() else ()
     known = nearest(given.name, sorted(path.name for path in beside))
@@ -36,13 +37,13 @@ def find_config(value: str | Path) -> Path:
     raise ConfigError(f"{value}: there is no configuration file {places}; {hint}")
 
 
-def _no_file(path: Path) -> str:
-    """What something is that has a name but is no file to read."""
+def _no_config(path: Path) -> str:
+    why = why_no_file(path)
     if path.is_dir():
-        return "is a folder, where an INI file is needed; name a file in it"
+        return f"{why}, where an INI file is needed; name a file in it"
     if path.is_symlink():
-        return f"is a link to {os.readlink(path)}, where no file is; correct the link"
-    return "is no regular file, where an INI file is needed; give the path of one"
+        return f"{why}; correct the link"
+    return f"{why}, where an INI file is needed; give the path of one"
 
 
 def niftynet_home() -> Path | None:
@@ -84,6 +85,19 @@ def search_folders(path_to_search: str, working_folder: Path) -> list[Path]:
         candidates = [working_folder / given, *([home / given] if home else [])]
         folders.append(absolute(next((item for item in candidates if item.is_dir()), candidates[0])))
     return list(dict.fromkeys(folders))
+
+
+def why_no_file(path: Path) -> str:
+    """Returns what a name stands for that is not that of a file to read, as the rest of a sentence; "" for a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if path.is_symlink():
+            return f"is a link to {os.readlink(path)}, where no file is"
+        return "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    return "" if stat.S_ISREG(mode) else "is no regular file"
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:

@@ -7,19 +7,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from niftynet_compat.files import write_text
-from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home
+from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home, why_no_file
+from niftynet_compat.subjects.names import id_complaint
 from pimms_tf.errors import ConfigError
 
+_ABSENT = "does not exist"
 
-def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
+
+def read_file_list(path: str | Path, section: str = "", must_exist: bool = True) -> dict[str, Path]:
     """Returns {subject id: absolute path} of a list `id,path` without header, as text, in file order.
 
     Blank lines and lines starting with # are passed over, blanks around both columns are removed. Relative paths are
-    looked up in the working directory, then in NiftyNet's home folder, then beside the list.
+    looked up in the working directory, then in NiftyNet's home folder, then beside the list. Without `must_exist` it is
+    left to the readers to find that a file is not there.
 
     Raises:
-        ConfigError: no such list, a line without exactly two columns, an id given twice, a header line, or files that
-            do not exist; one sentence.
+        ConfigError: no such list, a line without exactly two columns, an id that cannot be one or is given twice, a
+            header line, or files that are not there; one sentence.
     """
     path = Path(path)
     place = f"[{section}] csv_file = {path}" if section else str(path)
@@ -41,21 +45,26 @@ def read_file_list(path: str | Path, section: str = "") -> dict[str, Path]:
         subject_id, file = row
         if not subject_id or not file:
             raise ConfigError(f"{here} {','.join(row)!r} has an empty column; write `subject,path`")
+        if complaint := id_complaint(subject_id):
+            raise ConfigError(f"{here} the subject id {complaint}; give it a name of letters and digits")
         if subject_id in rows:
             raise ConfigError(f"{here} subject {subject_id} stands in line {line_of[subject_id]} already; keep one")
         line_of[subject_id] = number
         candidates = [folder / expanded(file) for folder in folders]
         rows[subject_id] = first_file(candidates) or absolute(candidates[0])
-    missing = [(subject_id, file) for subject_id, file in rows.items() if not file.is_file()]
-    if missing:
-        first_id, first = missing[0]
+    missing = [(subject_id, file, why) for subject_id, file in rows.items() if (why := why_no_file(file))]
+    if missing and must_exist:
+        first_id, first, _ = missing[0]
         if first_id == next(iter(rows)) and len(missing) < len(rows) and not first.suffix:
             raise ConfigError(
                 f"{place}, line {line_of[first_id]}: {first_id},{first.name} looks like a header; remove it"
             )
-        shown = ", ".join(f"{file} ({subject_id})" for subject_id, file in missing)
+        shown = ", ".join(
+            f"{file} ({subject_id})" + ("" if why == _ABSENT else f", which {why}") for subject_id, file, why in missing
+        )
+        what = "do not exist" if any(why == _ABSENT for *_, why in missing) else "cannot be read"
         raise ConfigError(
-            f"{place} lists {len(rows)} files, of which {len(missing)} do not exist: {shown}; relative paths start "
+            f"{place} lists {len(rows)} files, of which {len(missing)} {what}: {shown}; relative paths start "
             "from the working directory"
         )
     return rows
@@ -85,6 +94,8 @@ def read_value_list(path: str | Path, section: str = "") -> dict[str, tuple[str,
         here = f"{place}, line {number}:"
         if not values or not all((subject_id, *values)):
             raise ConfigError(f"{here} subject {subject_id or '(none)'} has an empty column; write `subject,value`")
+        if complaint := id_complaint(subject_id):
+            raise ConfigError(f"{here} the subject id {complaint}; give it a name of letters and digits")
         width = width or len(values)
         if len(values) != width:
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from niftynet_compat import Config, ConfigError
-from niftynet_compat.subjects.discovery import read_file_list
+from niftynet_compat.subjects.lists import read_file_list
 from pimms_tf.data.images import read_image, reorient
 from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels
 from pimms_tf.errors import InputError

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from niftynet_compat import (
@@ -19,7 +19,7 @@ from niftynet_compat import (
     select_subjects,
     split_subjects,
 )
-from niftynet_compat.paths import expanded, first_file, search_folders
+from niftynet_compat.paths import expanded, first_file
 from niftynet_compat.subjects.lists import distinct_values, read_value_list
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import resolve_window
@@ -70,10 +70,9 @@ def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
     inputs = {name: section for name, section in config.inputs.items() if name in needed}
     _refuse_values(config, inputs)
     _refuse_old_lists(config, inputs)
-    if config.action == "inference" and config.pimms.keep_incomplete:
-        # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
-        inputs |= {name: replace(inputs[name], referenced=not _is_searchable(inputs[name])) for name in task.scans}
-    found = discover(inputs)
+    # A cohort to be segmented may lack a modality altogether; a folder that is not there is still a mistake.
+    may_lack = task.scans if config.action == "inference" and config.pimms.keep_incomplete else ()
+    found = discover(inputs, may_lack)
     any_of: Sequence[str] = task.scans
     if not config.pimms.keep_incomplete:
         required, any_of = [*task.scans, *required], ()
@@ -140,11 +139,6 @@ def _refuse_old_lists(config: Config, inputs: Mapping[str, InputSection]) -> Non
                 f"{config.path}: [{name}] says neither path_to_search nor csv_file; the list that an earlier run left "
                 f"is taken if you write csv_file = {path}"
             )
-
-
-def _is_searchable(section: InputSection) -> bool:
-    folders = search_folders(section.path_to_search, Path.cwd())
-    return not section.csv_file and bool(folders) and all(folder.is_dir() for folder in folders)
 
 
 def grouped(pairs: Iterable[tuple]) -> dict:
