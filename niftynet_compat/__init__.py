@@ -1,6 +1,5 @@
 """NiftyNet's files and words: INI settings, subject discovery, data splits, model folders, mapping files."""
 
-from niftynet_compat.files import write_text
 from niftynet_compat.migration.cleaning import cleaned_path, is_cleaned, write_cleaned
 from niftynet_compat.migration.report import KeyStatus, Migration, as_dict, migrate_file, migration_report
 from niftynet_compat.runs.checkpoint import import_tf1
@@ -42,6 +41,7 @@ from niftynet_compat.subjects.discovery import (
     select_subjects,
 )
 from niftynet_compat.subjects.partition import Phase, phase_subjects, read_split, split_subjects, write_split
+from pimms_tf.files import write_text
 
 __all__ = [
     "ClassificationSection",

@@ -1,39 +1,70 @@
-"""Writing files and folders so that a reader never meets half of one."""
+"""Writing files and folders so that a reader never meets half of one, and clearing away what killed writers left.
+
+What is being written lies in a scratch folder beside its place, `.NAME.xxxxxxxx`, and takes that place by one rename. A
+process that is killed leaves the scratch folder; `sweep` removes those whose writers are gone.
+"""
 
 import errno
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_MARK = ".writer"  # in each scratch folder; locked by its writer, and says under which kernel that lock holds
+_STALE_S = 3600
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` which takes its place when the block ends without an exception.
 
-    The block may write a file or create a folder there. Content is flushed to disk before the rename, so after a crash
-    `path` is either what it was or complete. Parents are created. The temporary path keeps the suffixes of `path`,
-    because image writers choose the format by them.
+    The block may write a file there, or create a folder where none is yet. Content is flushed to disk before the
+    rename, so after a crash `path` is either what it was or complete. Parents are created. A file keeps the permissions
+    of the one it replaces. The temporary path keeps the suffixes of `path`, because image writers choose the format by
+    them.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; it names the path.
+        OSError: the folder cannot be written, the disk is full, or a folder is there already; it names the path.
+    """
+    path = Path(path)
+    with scratch_beside(path) as scratch:
+        temporary = scratch / path.name
+        yield temporary
+        if path.is_file() and temporary.is_file():
+            shutil.copymode(path, temporary)
+        flush(*([temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]))
+        os.replace(temporary, path)
+        flush(path.parent)
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Yields an empty folder on the disk of `path`, whose parents are created; it is gone when the block ends.
+
+    Raises:
+        OSError: the folder cannot be made, or the disk is full; it names the path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary = scratch / path.name
     try:
-        yield temporary
-        for item in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
-            _flush(item)
-        if path.is_dir() and temporary.is_dir():
-            path.rename(scratch / f"{path.name}.old")
-        os.replace(temporary, path)
-        _flush(path.parent)
+        with (scratch / _MARK).open("x", encoding="utf-8") as mark:
+            if _locked(mark):
+                # Last, so that what is not locked yet has no mark either.
+                mark.write(kernel_id())
+                mark.flush()
+            yield scratch
     except OSError as error:
         # A system that cannot write on says neither where nor what.
         if error.filename is None and error.errno in _DISK:
@@ -43,9 +74,91 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def write_text(path: str | Path, text: str) -> Path:
+    """Returns `path` after `text` (UTF-8, newlines as given) has replaced whatever the file held; see `replacing`.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    return Path(path)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left in a folder, if there is one; nothing of a writer that may still live.
+
+    A writer holds a lock, which ends with it. A lock counts among processes under one kernel; whatever was written
+    from another machine, or where there are no locks, is taken for left once nothing of it has changed for an hour.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for scratch in entries:
+        name = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", scratch.name)
+        with suppress(OSError):  # of another user, or gone by now
+            if name and all(item.name.startswith((name[1], _MARK)) for item in scratch.iterdir()) and _is_left(scratch):
+                shutil.rmtree(scratch)
+
+
+def flush(*paths: Path) -> None:
+    """Returns once the content of files, or the names in folders, are on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def disk_complaint(error: BaseException) -> str:
+    """Returns what the disk refused, such as "No space left on device"; "" if the error is about something else.
+
+    TensorFlow's errors only quote the system, between words of its own.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return os.strerror(error.errno)
+    return next((os.strerror(code) for code in _DISK if os.strerror(code) in str(error)), "")
+
+
+def _is_left(scratch: Path) -> bool:
+    written_under = ""
+    try:
+        with (scratch / _MARK).open("r+", encoding="utf-8") as mark:
+            if _locked(mark, fcntl and fcntl.LOCK_NB):
+                written_under = mark.read()
+    except BlockingIOError:  # its writer lives
+        return False
+    except FileNotFoundError:  # it has only just begun, or is of an earlier version
+        pass
+    return written_under == kernel_id() != "" or _age_s(scratch) > _STALE_S
+
+
+def _age_s(scratch: Path) -> float:
+    return time.time() - max(item.stat().st_ctime for item in (scratch, *scratch.rglob("*")))
+
+
+def _locked(file: TextIO, how: int = 0) -> bool:
+    """Whether a file is now locked by this process; False where there are no locks.
+
+    Raises:
+        BlockingIOError: another has locked it, and `how` says not to wait.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def kernel_id() -> str:
+    """What tells the running kernel from that of any other machine, and of any other boot; "" if nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -3,8 +3,9 @@
 import logging
 import os
 import shutil
+import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -198,6 +199,49 @@ def trained_study(study, trained) -> Study:
     """A study of one's own with the model of `trained`."""
     shutil.copytree(trained, study.folder, dirs_exist_ok=True)
     return study
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., None]]:
+    """mount(folder, *words) mounts there until the test ends; where that is not allowed the test is skipped."""
+    mounted = []
+
+    def run(folder: Path, *words: object) -> None:
+        if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+            pytest.skip("only root can mount disks")
+        done = subprocess.run(["mount", *map(str, words), folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"disks cannot be mounted here: {done.stderr.strip()}")
+        if not any("remount" in str(word) for word in words):
+            mounted.append(folder)
+
+    yield run
+    for folder in reversed(mounted):
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path, mount) -> Callable[[str], Path]:
+    """small_disk("400k") is an empty disk of that size."""
+
+    def make(size: str) -> Path:
+        folder = tmp_path / "small"
+        folder.mkdir()
+        mount(folder, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def read_only(mount) -> Callable[[Path], None]:
+    """read_only(folder) lets nobody write there, root included."""
+
+    def make(folder: Path) -> None:
+        mount(folder, "--bind", folder)
+        mount(folder, "-o", "remount,bind,ro")
+
+    return make
 
 
 @pytest.fixture

@@ -1,10 +1,17 @@
 """Writing files completely or not at all."""
 
 import errno
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from pimms_tf.files import replacing
+from pimms_tf import files
+from pimms_tf.files import disk_complaint, replacing, sweep, write_text
 
 
 def test_a_file_takes_its_place_when_the_block_ends_and_leaves_nothing_else(tmp_path):
@@ -34,15 +41,14 @@ def test_a_block_that_writes_nothing_is_a_fault_and_leaves_what_was_there(tmp_pa
     assert path.read_text() == "before"
 
 
-def test_a_folder_replaces_a_folder_with_everything_in_it(tmp_path):
+def test_a_folder_appears_with_everything_in_it_and_replaces_none(tmp_path):
     path = tmp_path / "model"
     for text in ("first", "second"):
-        with replacing(path) as temporary:
+        with suppress(OSError), replacing(path) as temporary:
             (temporary / "variables").mkdir(parents=True)
             (temporary / "variables" / "data").write_text(text)
-            (temporary / f"only_{text}").write_text("")
-    assert sorted(item.name for item in path.iterdir()) == ["only_second", "variables"]
-    assert (path / "variables" / "data").read_text() == "second"
+    # A folder cannot take the place of another in one moment.
+    assert (path / "variables" / "data").read_text() == "first"
     assert [item.name for item in tmp_path.iterdir()] == ["model"]
 
 
@@ -69,3 +75,74 @@ def test_a_full_disk_is_named_by_what_did_not_fit(tmp_path, error, named):
         raise error
     assert complaint.value.filename == (str(path) if named else None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there_before_and_says_so(small_disk):
+    path = small_disk("100k") / "a.txt"
+    write_text(path, "before")
+    with pytest.raises(OSError, match="No space left") as complaint:
+        write_text(path, "x" * 200_000)
+    assert complaint.value.filename == str(path)
+    assert disk_complaint(complaint.value) == "No space left on device"
+    assert path.read_text() == "before"
+    assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_complaint_of_the_disk_is_found_within_other_words():
+    assert disk_complaint(ValueError("in node X: /a/b; No space left on device [Op:SaveV2]")) == os.strerror(28)
+    assert disk_complaint(ValueError("shapes do not fit")) == ""
+
+
+WRITER = """
+import sys, time
+from pimms_tf.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is at writing tmp_path / "a.txt"."""
+    path, environment = tmp_path / "a.txt", os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"writing\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path, writer):
+    for name in (".git", ".a.txt.abcdefgh_no", "b.txt.abcdefgh"):
+        (tmp_path / name).mkdir()
+    others = tmp_path / ".b.txt.abcdefgh"
+    others.mkdir()
+    (others / "something else").touch()
+    kept = {".git", ".a.txt.abcdefgh_no", "b.txt.abcdefgh", ".b.txt.abcdefgh"}
+    (scratch,) = tmp_path.glob(".a.txt.????????")
+    sweep(tmp_path)
+    assert (scratch / "a.txt").read_text() == "half"
+    writer.kill()
+    writer.wait()
+    sweep(tmp_path)
+    assert {item.name for item in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("mark", [None, "", "another kernel"])
+def test_what_no_lock_speaks_for_is_swept_after_an_hour(tmp_path, monkeypatch, mark):
+    scratch = tmp_path / ".a.txt.x7_k2abc"
+    scratch.mkdir()
+    (scratch / "a.txt").write_text("half")
+    if mark is not None:
+        (scratch / ".writer").write_text(mark)
+    sweep(tmp_path)
+    assert scratch.exists()
+    now = time.time()
+    monkeypatch.setattr(files.time, "time", lambda: now + 4000)
+    sweep(tmp_path)
+    assert not scratch.exists()
+
+
+def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
+    sweep(tmp_path / "nowhere")

@@ -9,7 +9,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from niftynet_compat.files import write_text
 from niftynet_compat.ini import Entry, IniSection
 from niftynet_compat.migration.report import Migration, migrate_file
 from niftynet_compat.paths import absolute
@@ -18,6 +17,7 @@ from niftynet_compat.schema.keys import KeySpec, Value, Verdict
 from niftynet_compat.settings.config import Config, Inspection, inspect_config, load_config
 from niftynet_compat.settings.writing import absolute_paths, ini_text, ini_value
 from pimms_tf.errors import ConfigError, one_line
+from pimms_tf.files import write_text
 
 _MARK = "# Written by pimms-tf migrate from "
 

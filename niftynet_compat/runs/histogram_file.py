@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat.files import write_text
 from pimms_tf.errors import ConfigError
+from pimms_tf.files import write_text
 
 NUM_LANDMARKS = 13
 

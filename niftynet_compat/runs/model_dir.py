@@ -19,6 +19,7 @@ except ImportError:  # a system without such locks
 from niftynet_compat.paths import expanded
 from niftynet_compat.schema.programs import canonical_action
 from pimms_tf.errors import ConfigError
+from pimms_tf.files import sweep
 
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"(?P<path>.*)"\s*$', re.MULTILINE)
 _INDEX_END = bytes.fromhex("57fb808b247547db")  # the last eight bytes of every index file
@@ -126,8 +127,10 @@ class ModelDir:
     def prepare(self, action: str) -> "ModelDir":
         """Returns itself after making sure that the folder can be used; training creates what is missing.
 
+        What killed processes have left half written there is removed. Only training needs to write there.
+
         Raises:
-            ConfigError: the folder cannot be made or written, is a file, or is missing though a model is needed.
+            ConfigError: the folder is a file, is missing though a model is needed, or cannot be written by training.
         """
         action = canonical_action(action)
         if self.root.exists() and not self.root.is_dir():
@@ -136,17 +139,18 @@ class ModelDir:
             raise ConfigError(
                 f"model_dir {self.root} is not there, but {action} needs one; train first, or correct the key"
             )
-        try:
-            (self.checkpoints if action == "training" else self.root).mkdir(parents=True, exist_ok=True)
-            descriptor, probe = tempfile.mkstemp(prefix=".probe.", dir=self.root)
-            os.close(descriptor)
-            os.unlink(probe)
-        except OSError as error:
+        obstacle = action == "training" and (self.obstacle() or _obstacle(self.checkpoints))
+        if obstacle:
             raise ConfigError(
-                f"model_dir {self.root} cannot be written ({error.strerror}); change its permissions or choose "
-                "another folder"
-            ) from error
+                f"model_dir {self.root} cannot be written ({obstacle}); change its permissions or choose another folder"
+            )
+        for folder in (self.root, self.checkpoints, self.checkpoints / "best"):
+            sweep(folder)
         return self
+
+    def obstacle(self) -> str:
+        """Returns why nothing can be written into the folder, which is made if it is missing; "" if it can."""
+        return _obstacle(self.root)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -185,3 +189,14 @@ class ModelDir:
             listed = ", ".join(map(str, present))
             return f"{why}, so the latest checkpoint is unknown; ask for one of the iterations {listed}"
         return f"{why}, so model_dir {self.root} has no checkpoint; train first, or correct model_dir"
+
+
+def _obstacle(folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
+        os.close(descriptor)
+        os.unlink(probe)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

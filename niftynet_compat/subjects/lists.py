@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from niftynet_compat.files import write_text
 from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home, why_no_file
 from niftynet_compat.subjects.names import id_complaint
 from pimms_tf.errors import ConfigError
+from pimms_tf.files import write_text
 
 _ABSENT = "does not exist"
 

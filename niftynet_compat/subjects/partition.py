@@ -10,10 +10,10 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from niftynet_compat.files import write_text
 from niftynet_compat.spelling import nearest
 from niftynet_compat.subjects.lists import csv_rows
 from pimms_tf.errors import ConfigError
+from pimms_tf.files import write_text
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from pimms_tf.evaluation import (
     write_results,
     write_summary,
 )
+from pimms_tf.files import sweep
 from pimms_tf.inference import subset_folder
 from pimms_tf.study import cohort, journal, mappings, settings
 from pimms_tf.study.settings import Task, task_of
@@ -71,6 +72,7 @@ def evaluation(config: Config) -> str:
             for table in tables:
                 table.write(subset_folder(config.save_csv_dir, subset))
     settings.write_settings(config)
+    sweep(config.save_csv_dir)
     journal.evaluation_starts(config, references, len({name for part in found.values() for name in part}))
     write_results(config.save_csv_dir / "evaluation.csv", results)
     write_summary(config.save_csv_dir / "evaluation_summary.csv", results)

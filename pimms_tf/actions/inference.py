@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ConfigError, ModelDir, SubjectFiles
+from niftynet_compat import Config, ConfigError, SubjectFiles
 from pimms_tf import __version__
 from pimms_tf.actions.sharding import Shard, shards_of
 from pimms_tf.data.images import Image, write_image
@@ -22,6 +22,7 @@ from pimms_tf.data.windows import check_border
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.evaluation.results import some_of
+from pimms_tf.files import sweep
 from pimms_tf.inference import ResultFolder, image_name, subset_folder, write_class_table
 from pimms_tf.inference.overlap import overlapped
 from pimms_tf.inference.records import Record, Records
@@ -30,7 +31,7 @@ from pimms_tf.pipeline.cache import CachedLoader
 from pimms_tf.pipeline.entries import subject_key
 from pimms_tf.study import cohort, journal, mappings, settings
 from pimms_tf.study.predicting import Network, arranged, segmented, takes_slices
-from pimms_tf.study.task import Task, border_of, check_arrangement, task_of, window_of
+from pimms_tf.study.task import Task, border_of, check_arrangement, notes, task_of, window_of
 from pimms_tf.study.trained import trained_model
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,10 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
     model = trained_model(config, task)
     settings.write_settings(config)
     journal.inference_starts(config, journal.files_by_section(found.files), chosen)
+    outputs = _outputs(config, task, shard)
+    for output in outputs.values():
+        sweep(output.folder.folder)
+        sweep(output.records.folder)
     done = journal.batch_reporter()
     run = _Run(
         config=config,
@@ -82,7 +87,7 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
         window=window,
         border=border,
         codes=codes,
-        outputs=_outputs(config, task, shard),
+        outputs=outputs,
         key=_key_of(config, task, model, loader, codes),
         resume=resume,
         done=done,
@@ -286,7 +291,7 @@ def _check_subsets(config: Config, task: Task) -> None:
 
 def _outputs(config: Config, task: Task, shard: Shard | None) -> dict[Subset, _Output]:
     # Records lie in the model folder, since folders of results are read by programs that expect results.
-    root, part = ModelDir(config.model_dir).root / "records", "" if shard is None else shard.suffix
+    root, part = notes(config).root / "records", "" if shard is None else shard.suffix
     outputs = {}
     for subset in modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]:
         folder = subset_folder(config.save_seg_dir, subset)

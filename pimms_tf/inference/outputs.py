@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pimms_tf.files import replacing
+from pimms_tf.files import write_text
 from pimms_tf.inference.records import Record
 
 
@@ -97,8 +97,7 @@ def write_class_table(
 def _write_rows(path: Path, rows: list[tuple[str, ...]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_text(path, text.getvalue())
 
 
 def orthogonal_slices(scan: np.ndarray, reference: np.ndarray | None, inferred: np.ndarray) -> np.ndarray:

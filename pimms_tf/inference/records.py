@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pimms_tf.files import replacing
+from pimms_tf.files import write_text
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Records:
         """Writes a record, and first what it needs to know of the result, which must be there."""
         if record.result:
             record = dataclasses.replace(record, digest=digest_of(self.results / record.result))
-        with replacing(self.path(record.subject_id)) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(record), indent=1), encoding="utf-8")
+        write_text(self.path(record.subject_id), json.dumps(dataclasses.asdict(record), indent=1))
 
     def forget(self, subject_id: str) -> None:
         """Removes the record of a subject that is about to be computed anew."""

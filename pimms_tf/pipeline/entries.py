@@ -31,7 +31,7 @@ import SimpleITK as sitk  # noqa: N813
 import pimms_tf
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject
-from pimms_tf.files import replacing
+from pimms_tf.files import replacing, sweep
 from pimms_tf.pipeline.visits import slices_first
 
 try:
@@ -50,7 +50,6 @@ _MAGIC = b"PIMMS\x00\x00\x01"  # the last byte is the version of the format
 _PAGE = 4096
 # Entries carry a time of modification from long ago, so that whoever writes into one afterwards gives himself away.
 _STAMP_S = 2**30
-_STALE_S = 3600
 _STORED_TYPES = {"Subject": Subject, "Grid": Grid}
 _WHOLE_FILES = (".nii", ".nii.gz", ".mgh", ".mgz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PAIRS = (".hdr", ".img")
@@ -334,17 +333,13 @@ class SubjectStore:
         self.since_ns = time.time_ns() if since_ns is None else since_ns
 
     def open(self) -> None:
-        """Makes the folder, for its owner only, and clears away what crashed processes left half written.
+        """Makes the folder, for its owner only, and clears away what killed processes left half written.
 
         Raises:
             OSError: it cannot be made.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for scratch in self.folder.glob(f".*{SUFFIX}.*"):
-            with suppress(OSError):
-                newest = max(each.stat().st_ctime for each in (scratch, *scratch.iterdir()))
-                if time.time() - newest > _STALE_S:
-                    shutil.rmtree(scratch)
+        sweep(self.folder)
 
     def get(self, key: str) -> tuple[Subject, list[Warned]] | None:
         """The subject of an entry, see `read_entry`; None if there is none. A damaged one is removed."""

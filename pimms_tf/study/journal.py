@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from niftynet_compat import Config, Discovery, ModelDir, Phase, SubjectFiles, read_split
 from niftynet_compat.runs.console import JOURNAL, begin_log, iteration_line, partition_lines
 from niftynet_compat.subjects.lists import write_file_list
+from pimms_tf.study.task import notes
 
 if TYPE_CHECKING:
     from pimms_tf.training import Report
@@ -60,8 +61,8 @@ def _say_initial_iteration(config: Config) -> None:
 
 
 def begin(config: Config) -> None:
-    """Opens the log file in the model folder, which must be there; all lines of the run so far go into it, too."""
-    begin_log(ModelDir(config.model_dir).log_file(config.action))
+    """Opens the log file in the folder of notes; all lines of the run so far go into it, too."""
+    begin_log(notes(config).log_file(config.action))
 
 
 def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None:
@@ -71,6 +72,8 @@ def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None
     A folder that cannot be written is worth a warning, since nothing here reads the lists again.
     """
     folder = config.split_file.parent
+    if folder == ModelDir(config.model_dir).root:
+        folder = notes(config).root
     in_use = {config.split_file, config.save_seg_dir / "inferred.csv"}
     in_use |= {Path(section.csv_file) for section in config.inputs.values() if section.csv_file}
     for name, files in found.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from niftynet_compat import Config, ConfigError, ModelDir, resolve_network, settings_text
 from niftynet_compat.settings.requirements import rank_complaint
-from pimms_tf.files import replacing
+from pimms_tf.files import write_text
 from pimms_tf.presets import preset_choices
 
 log = logging.getLogger(__name__)
@@ -228,6 +228,40 @@ def real_modalities(task: Task) -> tuple[str, ...]:
     return task.modalities[1:] if task.null_class else task.modalities
 
 
+def notes(config: Config) -> ModelDir:
+    """Where a run leaves its settings, log, lists and records: in model_dir, or else in `run_notes` beside its results.
+
+    The latter if model_dir cannot be written, being shared or part of a container, and from then on, so that shards and
+    who merges them find each other's records wherever they run.
+
+    Raises:
+        ConfigError: the folder of results cannot be written either.
+    """
+    folder = ModelDir(config.model_dir)
+    if config.action not in ("inference", "evaluation"):
+        return folder
+    key = "save_seg_dir" if config.action == "inference" else "save_csv_dir"
+    results = getattr(config, key)
+    beside = ModelDir(results / "run_notes")
+    if not beside.root.is_dir():
+        obstacle = folder.obstacle()
+        if not obstacle:
+            return folder
+        if beside.obstacle():
+            raise ConfigError(
+                f"{config.path}: model_dir {folder.root} cannot be written ({obstacle}), nor can {key} {results}; give "
+                f"{key} a folder that can"
+            )
+    return beside
+
+
 def write_settings(config: Config) -> None:
-    with replacing(ModelDir(config.model_dir).settings_file(config.action)) as temporary:
-        temporary.write_text(settings_text(config), encoding="utf-8")
+    """Writes the resolved settings of a run to `settings_<action>.txt`, see `notes`.
+
+    Raises:
+        ConfigError: as `notes`.
+    """
+    folder = notes(config)
+    if folder.root != ModelDir(config.model_dir).root:
+        log.info("model_dir is left alone; settings, log, lists and records of this run are in %s", folder.root)
+    write_text(folder.settings_file(config.action), settings_text(config))

@@ -1,5 +1,6 @@
 """Checkpoints: TensorFlow's file format, keyed by variable path, under NiftyNet's names `model.ckpt-N`."""
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pimms_tf.errors import InputError
-from pimms_tf.files import replacing
+from pimms_tf.files import disk_complaint, flush, scratch_beside, write_text
 
 _ITERATION = "iteration"
 _VALIDATION_LOSS = "validation_loss"
@@ -78,10 +79,11 @@ class Checkpoints:
             # What is named there must be there, whenever the process ends.
             self._write_state()
             for old in dropped:
-                for file in self.folder.glob(f"model.ckpt-{old}.*"):
+                # The index first: what has one is taken for complete.
+                for file in sorted(self.folder.glob(f"model.ckpt-{old}.*"), reverse=True):
                     file.unlink()
         except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+            reason = disk_complaint(error) or getattr(error, "strerror", None) or getattr(error, "message", error)
             raise InputError(
                 f"cannot write checkpoint {number} into {self.folder} ({reason}): "
                 "free space or choose another model_dir"
@@ -140,8 +142,7 @@ class Checkpoints:
     def _write_state(self) -> None:
         lines = [f'model_checkpoint_path: "model.ckpt-{self._written[-1]}"']
         lines += [f'all_model_checkpoint_paths: "model.ckpt-{number}"' for number in self._written]
-        with replacing(self.folder / "checkpoint") as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(self.folder / "checkpoint", "\n".join(lines) + "\n")
 
 
 def iterations(folder: Path) -> set[int]:
@@ -175,19 +176,34 @@ def latest_iteration(folder: Path) -> int:
 
 
 def write_arrays(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays under their names as the TensorFlow checkpoint `prefix` (.index and .data-…), index last."""
-    with replacing(prefix.with_name(prefix.name + ".writing")) as temporary:
-        temporary.mkdir()
-        tf.raw_ops.SaveV2(
-            prefix=str(temporary / prefix.name),
-            tensor_names=list(arrays),
-            shape_and_slices=[""] * len(arrays),
-            tensors=list(arrays.values()),
+    """Writes arrays under their names as the TensorFlow checkpoint `prefix` (.index and .data-…), whole or not at all.
+
+    One of that name is replaced in one moment: its data stay, under names that the new ones do not take, until the new
+    index has taken the place of the old one.
+    """
+    with scratch_beside(prefix) as scratch:
+        # The name of a data file ends in how many there are, which is free: 1 at first, then 2, then 1 again.
+        old = list(prefix.parent.glob(f"{prefix.name}.data-*"))
+        taken = {file.name.rpartition("-")[2] for file in old}
+        count = next(count for count in itertools.count(1) if f"{count:05d}" not in taken)
+        names, parts = list(arrays), [str(scratch / f"{prefix.name}.part-{part}") for part in range(count)]
+        for part, path in enumerate(parts):
+            here = names[part::count]
+            tf.raw_ops.SaveV2(
+                prefix=path, tensor_names=here, shape_and_slices=[""] * len(here), tensors=[arrays[n] for n in here]
+            )
+        tf.raw_ops.MergeV2Checkpoints(
+            checkpoint_prefixes=parts, destination_prefix=str(scratch / prefix.name), delete_old_dirs=False
         )
-    folder = prefix.with_name(prefix.name + ".writing")
-    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".index"):
-        file.replace(prefix.parent / file.name)
-    folder.rmdir()
+        data, index = sorted(scratch.glob(f"{prefix.name}.data-*")), scratch / f"{prefix.name}.index"
+        flush(*data, index)
+        for file in data:
+            file.replace(prefix.parent / file.name)
+        flush(prefix.parent)
+        index.replace(prefix.parent / index.name)
+        flush(prefix.parent)
+        for file in old:
+            file.unlink()
 
 
 def load_arrays(

@@ -12,6 +12,7 @@ from niftynet_compat import ConfigError, load_config
 from pimms_tf.actions import inference
 from pimms_tf.actions.sharding import Shard
 from pimms_tf.errors import InputError
+from pimms_tf.files import kernel_id
 from pimms_tf.study.predicting import takes_slices
 from pimms_tf.study.task import task_of
 from pimms_tf.study.trained import trained_model
@@ -287,3 +288,68 @@ def test_slices_and_windows_with_a_wide_border_give_the_same_files(cohort):
     assert len(slices) == 2
     for name, found in slices.items():
         np.testing.assert_allclose(nib.load(output(cohort) / name).get_fdata(), found, atol=1e-5)
+
+
+# Folders that cannot be written, and what killed runs left
+
+
+def test_a_model_folder_that_nobody_can_write_serves_inference_and_evaluation(cohort, read_only, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (cohort.folder / "model").rglob("*")}
+    read_only(cohort.folder / "model")
+    words = ["--save_seg_dir", str(cohort.folder / "out"), "--save_csv_dir", str(cohort.folder / "scores")]
+    assert cohort("inference", "x.ini", *words, "--shard", "1/2") == 0
+    assert cohort("inference", "x.ini", *words, "--shard", "2/2") == 0
+    said = capsys.readouterr().out
+    assert f"settings, log, lists and records of this run are in {cohort.folder / 'out' / 'run_notes'}" in said
+    assert "not written" not in said
+    assert cohort("inference", "x.ini", *words, "--merge", "2") == 0
+    assert cohort("evaluation", "x.ini", *words) == 0
+    notes = {path.name for path in (cohort.folder / "out" / "run_notes").iterdir()}
+    assert notes >= {"settings_inference.txt", "inference_niftynet_log", "records", "FLAIR.csv"}
+    assert (cohort.folder / "scores" / "run_notes" / "settings_evaluation.txt").is_file()
+    assert (cohort.folder / "scores" / "evaluation.csv").is_file()
+    assert before == {path: path.stat().st_mtime_ns for path in (cohort.folder / "model").rglob("*")}
+
+
+def test_those_who_can_write_the_model_folder_find_the_records_of_those_who_cannot(cohort, read_only, mount, capsys):
+    words = ["--save_seg_dir", str(cohort.folder / "out")]
+    read_only(cohort.folder / "model")
+    assert cohort("inference", "x.ini", *words, "--shard", "1/1") == 0
+    mount(cohort.folder / "model", "-o", "remount,bind,rw")
+    capsys.readouterr()
+    assert cohort("inference", "x.ini", *words, "--merge", "1") == 0
+    assert not (cohort.folder / "model" / "records").exists()
+
+
+def test_results_that_can_be_written_nowhere_are_refused_before_the_first_subject(cohort, read_only, capsys):
+    read_only(cohort.folder / "model")
+    assert cohort("inference", "x.ini") == 2
+    said = capsys.readouterr()
+    assert "cannot be written (Read-only file system), nor can save_seg_dir" in said.err
+    assert "give save_seg_dir a folder that can" in said.err
+    assert "1 of 6" not in said.out
+
+
+def test_a_full_disk_ends_a_subject_with_one_sentence_and_leaves_no_half_of_it(cohort, small_disk, capsys):
+    folder = small_disk("8k")
+    assert cohort("inference", "x.ini", "--save_seg_dir", str(folder)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "No space left on device" in line
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_killed_runs_left_goes_when_the_next_one_starts(cohort):
+    left = [
+        folder / f".{name}.x7_k2abc"
+        for folder, name in (
+            (cohort.folder / "model", "settings_inference.txt"),
+            (cohort.folder / "model" / "models", "model.ckpt-5.writing"),
+            (output(cohort), "sub01_niftynet_out.nii.gz"),
+        )
+    ]
+    for scratch in left:
+        scratch.mkdir(parents=True)
+        (scratch / ".writer").write_text(kernel_id())
+    assert cohort("inference", "x.ini") == 0
+    assert not [scratch for scratch in left if scratch.exists()]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import niftynet_compat
-from niftynet_compat.files import write_text
+from pimms_tf.files import write_text
 
 
 def test_text_is_written_as_given_below_folders_that_are_made(tmp_path):

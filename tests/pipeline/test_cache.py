@@ -364,7 +364,7 @@ def test_the_entry_of_something_else_is_not_taken(images, folder, counting):
 
 def test_what_a_crash_left_behind_is_cleared_away_later(images, folder, monkeypatch):
     CachedLoader(LOADER, folder).load(images, "s1")
-    scratch = folder / ".abc.subject.x7_k2"
+    scratch = folder / ".abc.subject.x7_k2abc"
     scratch.mkdir()
     (scratch / "abc.subject").write_bytes(b"half")
     CachedLoader(LOADER, folder)

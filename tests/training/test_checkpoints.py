@@ -1,15 +1,21 @@
 """Checkpoints: what was saved comes back, or nothing changes and one sentence says why."""
 
+import os
 import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pimms_tf.errors import InputError
+from pimms_tf.files import sweep
 from pimms_tf.models import build_model
 from pimms_tf.training import OPTIMISERS, Checkpoints, latest_iteration, load_arrays, new_state, write_arrays
+from pimms_tf.training.checkpoints import iterations
 
 CHOICES = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
 
@@ -95,7 +101,38 @@ def test_a_checkpoint_may_be_written_again(folder, state):
     again.save()
     disturb(state, 8)
     assert again.restore(7) == 7
+    # The new data had to lie beside the old until the index was replaced, so their names differ.
+    data = {f"model.ckpt-7.data-0000{part}-of-00002" for part in (0, 1)}
+    assert {file.name for file in folder.iterdir()} == data | {"model.ckpt-7.index", "checkpoint"}
+    again.save()
     assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_whenever_a_process_is_killed_the_latest_state_can_be_read(tmp_path):
+    program = Path(__file__).with_name("kill_points.py")
+    environment = os.environ | {"PYTHONPATH": str(program.parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, program, tmp_path], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    folders = sorted((folder for folder in tmp_path.iterdir() if folder.name.isdecimal()), key=lambda f: int(f.name))
+    seen = []
+    for folder in folders:
+        for number in sorted(iterations(folder)):
+            shapes = dict(tf.train.list_variables(str(folder / f"model.ckpt-{number}")))
+            arrays = load_arrays(folder / f"model.ckpt-{number}", shapes)
+            assert arrays.pop("iteration") == number
+            values = {value for array in arrays.values() for value in np.unique(array).tolist()}
+            assert values in ({10.0}, {float(number)})  # of one save, not of two
+        seen.append(latest_iteration(folder))
+        assert seen[-1] in iterations(folder)
+        sweep(folder)
+        # Only of a writer that had not even put its mark there yet.
+        assert not [file for scratch in folder.glob(".*") for file in scratch.iterdir() if file.stat().st_size]
+    assert len(folders) > 20
+    assert seen == sorted(seen)
+    assert set(seen) == {2, 3, 4}
 
 
 def test_the_newest_are_kept_and_the_text_file_lists_them(tmp_path, state):
@@ -275,6 +312,30 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(folder, s
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
     checkpoints(state, folder).restore()
     assert equal(saved[1], values(state))
+
+
+def test_a_full_disk_is_one_sentence_and_costs_no_checkpoint(small_disk, state):
+    folder = small_disk("3m") / "models"
+    some = checkpoints(state, folder)
+    disturb(state, 1)
+    some.save()
+    kept, complaint = values(state), None
+    for number in range(2, 40):
+        state.iteration.assign(number)
+        try:
+            some.save()
+        except InputError as error:
+            complaint = str(error)
+            break
+    assert complaint == (
+        f"cannot write checkpoint {number} into {folder} (No space left on device): free space or choose another "
+        "model_dir"
+    )
+    assert latest_iteration(folder) == number - 1
+    assert not [file.name for file in folder.iterdir() if file.name.startswith(".")]
+    for there in range(1, number):
+        assert some.restore(there) == there
+        assert equal(values(state)[:-1], kept[:-1])
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, state):
