@@ -50,9 +50,7 @@ class Mistake:
 
     def within(self, subject: str = "", section: str = "", path: Path | None = None) -> "Mistake":
         """Returns the mistake with its place filled in where it did not know it."""
-        return replace(
-            self, subject=self.subject or subject, section=self.section or section, path=self.path or path
-        )
+        return replace(self, subject=self.subject or subject, section=self.section or section, path=self.path or path)
 
 
 class Remark(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pimms_tf.serving.export import read_export_info
+from pimms_tf.inference.preparation import read_preparation
+from pimms_tf.serving.export import exported_preparation
 from pimms_tf.training.checkpoints import load_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -169,9 +170,10 @@ def test_a_trained_network_is_exported_with_a_proof(trained_study, capsys):
     assert "comparisons with the model in memory: largest difference" in said
     assert (trained_study.folder / "served" / "1" / "saved_model.pb").is_file()
     assert said.splitlines()[-1] == "served/1"
-    info = read_export_info(trained_study.folder / "served")
-    assert info.modalities == ("T1", "T2", "FLAIR")
-    assert (info.foreground_type, info.foreground_fusion, info.landmarks) == ("threshold_plus", "and", ())
+    record = exported_preparation(trained_study.folder / "served")
+    assert record.modalities == ("T1", "T2", "FLAIR")
+    assert (record.foreground, record.fusion, record.standardises) == ("threshold_plus", "and", False)
+    assert record == read_preparation(trained_study.folder / "model")
 
 
 # Other networks

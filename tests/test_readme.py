@@ -1,6 +1,7 @@
 """The README promises nothing that is not so: commands, verbs, keys, files and code in it are tried."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from niftynet_compat import load_config
 from pimms_tf.commands.cli import main
+from pimms_tf.data import read_image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,6 +69,19 @@ def test_the_python_of_the_readme_runs():
     exec(compile(code, "README.md", "exec"), names)
     assert names["prediction"].segmentation_logits.shape == (2, 16, 12, 2)
     assert names["prediction"].modality_logits.shape == (2, 4, 3)
+
+
+def test_the_notebook_of_the_readme_segments_nameless_scans(trained_study, eagerly):
+    (code,) = [block for block in blocks("python") if "load_segmenter" in block]
+    (trained_study.folder / "anna").mkdir()
+    for number, name in enumerate(("FLAIR", "T1"), start=1):
+        shutil.copy(trained_study.scans / f"sub00_{name}.nii.gz", trained_study.folder / "anna" / f"{number}.nii.gz")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["scores"].shape == (2, 3)
+    mask, scan = (read_image(trained_study.folder / "anna" / f"{name}.nii.gz") for name in ("lesions", 1))
+    assert mask.grid.matches(scan.grid)
+    assert set(np.unique(mask.data)) <= {0, 1}
 
 
 def test_every_file_that_the_readme_points_to_is_there():

@@ -84,7 +84,7 @@ class SubjectFiles(Protocol):
 class _Patient(NamedTuple):
     """The files of one subject, and how messages call them."""
 
-    images: Mapping[str, Path]
+    images: Mapping[str, Path | Image]
     subject_id: str
 
     @property
@@ -92,7 +92,11 @@ class _Patient(NamedTuple):
         return f"subject {self.subject_id}" if self.subject_id else "the subject"
 
     def section(self, section: str) -> str:
-        return f"{self.name}, section [{section}] ({self.images[section]})"
+        return f"{self.name}, section [{section}]" + self.file(section)
+
+    def file(self, section: str) -> str:
+        image = self.images[section]
+        return "" if isinstance(image, Image) else f" ({image})"
 
 
 class _Place(NamedTuple):
@@ -119,48 +123,78 @@ class _Scan(NamedTuple):
 class SubjectLoader:
     """How the files of a subject become a Subject: `SubjectLoader(...).load({"T1": path, "label": path})`.
 
-    `axcodes`, `pixdim_mm` and `loader` hold for every section, or map section names to values; None leaves the file's
-    own. `scans` names the sections of the slots in order (None: all without another role, in the order of `images`);
-    `modality` their classes, the same for all subjects or by subject id (None: their positions, from 1 if `null_class`
-    keeps 0 for empty slots); `modality_image` names a section whose few voxels hold the classes instead, translated by
-    `modality_mapping` if given (target -1 for values that say nothing; other values are refused). `orders` are
-    interpolation orders by section: if not given, 3 for scans, 1 for the weight, 0 for the label; -1 forbids
-    interpolation. `mapping` holds histogram landmarks by section; `foreground` is the method of the mask that
-    normalisation looks at (None: all voxels), fused over scans by `fusion`. `padding_to` is a size to pad to, instead
-    of `padding`. `reference` names a section onto whose grid the others are resampled by their affines; without it all
-    must lie on one grid, see `Grid.matches`. `keep_zeros` holds the background of stripped scans at 0 when they are
-    resampled; False lets it ring, as NiftyNet does; see `images.resample`.
+    A setting "by section" holds for every section, or maps names of sections to values; None is the file's own.
+
+    Args:
+        axcodes: by section, which way x, y and z grow.
+        pixdim_mm: by section, voxel size.
+        padding: voxels added on both sides of each axis, or before and after it.
+        padding_to: size to pad to, instead of `padding`; 0 leaves an axis as it is.
+        padding_mode: of `numpy.pad`.
+        orders: of the interpolating splines, 0 to 3, by name of section; if not given, 3 for scans, 1 for the weight
+            and 0 for the label; -1 forbids interpolation.
+        keep_zeros: holds the background of stripped scans at 0 when they are resampled; False lets it ring, as NiftyNet
+            does; see `images.resample`.
+        reference: section onto whose grid the others are resampled by their affines; None: all must lie on one grid,
+            see `Grid.matches`.
+        loader: by section, the program that reads files; see `images.read_image`.
+
+        foreground: method of the mask that normalisation looks at, see `intensity.foreground_mask`; None: all voxels.
+        fusion: of the masks of several scans: "and", "or", or "multi", each its own.
+        multi_is_empty: "multi" gives empty masks, which is NiftyNet's fault; see `intensity.foreground_masks`.
+        mapping: histogram landmarks of each section; None does not standardise.
+        norm_type: which of the landmarks are used.
+        cutoff: fractions of the voxels at the first and the last landmark.
+        whitening: shifts and scales each scan to mean 0 and standard deviation 1 over its mask.
+
+        scans: sections of the slots, in order; None: all that have no other role, in the order of `images`.
+        modality: class of each slot, the same for all subjects or by subject id; None: their positions, from 1 if
+            `null_class`.
+        null_class: class 0 means an empty slot.
+        modality_image: section of files whose few voxels hold the classes of the scans instead.
+        modality_mapping: translates those values, to -1 where they say nothing; other values are refused.
+
+        label: section of the label map.
+        label_mapping: its codes and their classes; codes that are not listed become 0.
+        num_classes: labels from there on are refused; None does not look.
+        require_label: a subject without a label map is refused.
+        weight: section of the prior map by which windows are drawn.
     """
 
     axcodes: Axcodes | Mapping[str, Axcodes | None] | None = ("L", "P", "S")
     pixdim_mm: Spacing | Mapping[str, Spacing | None] | None = (1.0, 1.0, 1.0)
     padding: tuple[int, ...] = (0, 0, 0)
-    mapping: Mapping[str, np.ndarray] | None = None
-    foreground: str | None = None
-    whitening: bool = True
-    scans: tuple[str, ...] | None = None
-    modality: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
-    label: str | None = "label"
-    weight: str | None = "sampler"
-    modality_image: str | None = None
-    null_class: bool = False
+    padding_to: tuple[int, ...] | None = None
+    padding_mode: str = "minimum"
     orders: Mapping[str, int] = field(default_factory=dict)
+    keep_zeros: bool = True
+    reference: str | None = None
     loader: str | Mapping[str, str | None] | None = None
+
+    foreground: str | None = None
     fusion: str = "and"
     multi_is_empty: bool = False
+    mapping: Mapping[str, np.ndarray] | None = None
     norm_type: str = "percentile"
     cutoff: tuple[float, float] = (0.01, 0.99)
-    padding_mode: str = "minimum"
-    padding_to: tuple[int, ...] | None = None
-    label_mapping: LabelMapping | None = None
+    whitening: bool = True
+
+    scans: tuple[str, ...] | None = None
+    modality: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
+    null_class: bool = False
+    modality_image: str | None = None
     modality_mapping: LabelMapping | None = None
+
+    label: str | None = "label"
+    label_mapping: LabelMapping | None = None
     num_classes: int | None = None
     require_label: bool = False
-    reference: str | None = None
-    keep_zeros: bool = True
+    weight: str | None = "sampler"
 
-    def load(self, images: Mapping[str, Path], subject_id: str = "") -> Subject:
+    def load(self, images: Mapping[str, Path | Image], subject_id: str = "") -> Subject:
         """Returns the prepared subject. A scan without a file, or whose file is zero everywhere, is absent.
+
+        Instead of files, `images` may hold what was read of them.
 
         Raises:
             InputError: a file that cannot be read; no scan; scans, label or weight on different grids but no
@@ -179,7 +213,7 @@ class SubjectLoader:
             stack[scan.slot] = pad(scan.volume, padding, self.padding_mode)
             sections[scan.slot] = scan.section
         if not sections:
-            found = ", ".join(f"[{name}] {path}" for name, path in images.items()) or "no files at all"
+            found = ", ".join(f"[{name}]{patient.file(name)}" for name in images) or "no files at all"
             raise InputError(f"{patient.name} has no scan with a voxel other than 0: {found}; check its files.")
         scans = np.moveaxis(stack, 0, -1)
         valid = np.isin(np.arange(len(stack)), list(sections))
@@ -293,8 +327,11 @@ class SubjectLoader:
             )
 
     def _read(self, name: str, patient: _Patient) -> Image:
+        image = patient.images[name]
+        if isinstance(image, Image):
+            return image if image.original is not None else replace(image, original=image.grid)
         with _named(patient, name):
-            return read_image(patient.images[name], _of_section(self.loader, name))
+            return read_image(image, _of_section(self.loader, name))
 
     def _onto(self, image: Image, grid: Grid, original: Grid, name: str, order: int, patient: _Patient) -> Image:
         with _named(patient, name):
@@ -325,7 +362,7 @@ class SubjectLoader:
         self, image: Image, name: str, oriented: Grid, shape: tuple[int, ...], place: _Place, patient: _Patient
     ) -> None:
         first = place.section
-        both = f"{patient.name}: [{first}] ({patient.images[first]}) and [{name}] ({patient.images[name]})"
+        both = f"{patient.name}: [{first}]{patient.file(first)} and [{name}]{patient.file(name)}"
         if image.grid.matches(place.stored) or oriented.matches(place.oriented):
             ours, theirs = (
                 f"axcodes {_of_section(self.axcodes, each)}, pixdim {_of_section(self.pixdim_mm, each)}"

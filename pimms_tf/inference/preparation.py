@@ -26,6 +26,7 @@ _REMEDY = "copy it anew from where it was made"
 
 Variant = Literal["hemis", "hard", "soft", "online", "classifier", "unknown"]
 Scope = Literal["scan", "window"]
+Method = Literal["auto", "slices", "windows"]
 Choice = bool | int | float | str | tuple[int, ...] | None
 
 
@@ -137,6 +138,28 @@ class Preparation:
     def standardises(self) -> bool:
         """Whether histograms are standardised, so that the landmarks of each scan must be known."""
         return any(slot.landmarks for slot in self.scans)
+
+    def takes_slices(self, method: Method = "auto") -> bool:
+        """Whether volumes are segmented by whole slices rather than by windows.
+
+        "auto" takes slices wherever it can, but windows with the preset niftynet2018, which is there to give what the
+        released code gave, seams and zero-padded edges included.
+
+        Raises:
+            InputError: slices are asked for, but something else can only be done with windows.
+        """
+        if method == "windows" or self.variant == "classifier":
+            return False
+        obstacles = {
+            "spatial_rank = 3": self.spatial_rank == 3,
+            "window_sampling = resize": self.resizes,
+            "classifier_scope = window": self.classifier_scope == "window",
+            "mask_scope = batch": self.choices.get("mask_scope") == "batch",
+        }
+        obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
+        if method == "slices" and obstacle is not None:
+            raise InputError(f"inference_mode = slices cannot be had with {obstacle}; take windows, or auto")
+        return obstacle is None and (method == "slices" or self.preset != "niftynet2018")
 
     def slot_of(self, name: str) -> ScanSlot:
         """The slot for a scan called like one of `scans` or like a modality; an unknown name has no modality.

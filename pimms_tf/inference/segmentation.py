@@ -98,7 +98,8 @@ def segment(
     Args:
         scores: (scan, modality), used for all windows; None lets `predict` score each window on its own.
         window, border: voxels along x, y and z of the prepared grid. 0 is the full axis. A 2-D model sees slices, so
-            one entry of `window` must be 1, for axial slices the last.
+            one entry of `window` must be 1, for axial slices the last; without any the last full axis is taken slice by
+            slice, as NiftyNet's 2-D networks accept (100, 100, 0).
         probabilities: (x, y, z, class) float32 instead of labels.
         order: of the splines on the way back (`output_interp_order`). Above 0, labels are the best of the resampled
             probabilities, as labels themselves must not be interpolated.
@@ -115,8 +116,11 @@ def segment(
     Source: niftynet/engine/sampler_grid_v2.py, windows_aggregator_grid.py.
     """
     shape = subject.scans.shape[:3]
+    slice_axis = axis_across(window, shape) if spatial_rank == 2 else None
+    if slice_axis is not None and window[slice_axis] <= 0:
+        window = tuple(1 if axis == slice_axis else size for axis, size in enumerate(window))
+        border = tuple(0 if axis == slice_axis else voxels for axis, voxels in enumerate(border))
     tiling = _tiling(subject, window, border, pads_edges)
-    slice_axis = axis_across(tiling.window, window) if spatial_rank == 2 else None
     check_scans(subject, scores)
     keeps_classes = probabilities or order > 0
     scans = subject.scans
@@ -174,14 +178,16 @@ def _padding(length: int, size: int, border: int, there: tuple[int, int]) -> tup
     return before + missing // 2, after + missing - missing // 2
 
 
-def axis_across(resolved: Axes3, window: Axes3) -> int:
-    """The axis along which a window is one voxel thick, the last of several.
+def axis_across(window: Axes3, shape: Axes3) -> int:
+    """The axis of a volume along which a window is one voxel thick, the last of several, else the last full axis.
 
     Raises: InputError if it is thick everywhere.
     """
-    for axis in (2, 1, 0):
-        if resolved[axis] == 1:
-            return axis
+    lengths = [n if size <= 0 else size for size, n in zip(window, shape, strict=True)]
+    for is_it in (lambda axis: lengths[axis] == 1, lambda axis: window[axis] <= 0):
+        for axis in (2, 1, 0):
+            if is_it(axis):
+                return axis
     raise InputError(f"Window {tuple(window)} is thick, but a 2-D model sees slices; write 1 for z: (100, 100, 1).")
 
 

@@ -22,34 +22,15 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
+from pimms_tf.inference.loading import exported_version
+from pimms_tf.inference.preparation import PREPARATION_FILE, Preparation, ScanSlot, read_preparation
 
-PREPROCESSING_FILE = "preprocessing.json"
+_EARLIER_FILE = "preprocessing.json"  # what exports had instead of the record of preparation
 
 _logger = logging.getLogger(__name__)
 
 _PYTHON_OPERATIONS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 _SIZES = {2: ((24, 24), (31, 18), (17, 40)), 3: ((12, 12, 12), (16, 9, 13))}
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportInfo:
-    """What a server's owner must know before sending arrays; written as `preprocessing.json` beside the SavedModel.
-
-    Fields that stay empty are unknown, not zero.
-    """
-
-    modalities: tuple[str, ...] = ()  # name of each modality class, in the order of the scores' last axis
-    class_names: tuple[str, ...] = ()  # name of each segmentation class, in the order of the probabilities' last axis
-    axcodes: tuple[str, ...] = ()  # orientation of the prepared grid: which way x, y and z grow, such as L, P, S
-    pixdim_mm: tuple[float, ...] = ()  # voxel size of the prepared grid along x, y and z
-    whitening: bool = True  # each scan shifted and scaled to mean 0 and standard deviation 1 over its foreground
-    foreground_type: str = ""  # how that foreground is found, NiftyNet's word; empty for all voxels
-    foreground_fusion: str = ""  # which voxels count if there are several scans: and, or, multi (each its own)
-    landmarks: tuple[tuple[float, ...], ...] = ()  # histogram landmarks per modality; empty for no standardisation
-    norm_type: str = ""  # which of the landmarks are used, NiftyNet's word
-    cutoff: tuple[float, ...] = ()  # fractions of the voxels at the first and the last landmark
-    window: tuple[int, ...] = ()  # window of inference, in voxels; 0 is the full length
-    border: tuple[int, ...] = ()  # voxels on each side of a window that lack full context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +44,7 @@ class ExportReport:
 
 
 def export_saved_model(
-    model: keras.Model, directory: Path, version: int | None = None, info: ExportInfo | None = None
+    model: keras.Model, directory: Path, version: int | None = None, preparation: Preparation | None = None
 ) -> Path:
     """Folder `<directory>/<version>` which TensorFlow Serving, or `tf.saved_model.load`, can use without this package.
 
@@ -74,16 +55,19 @@ def export_saved_model(
         classify(scans)                     modality_scores
         segment_with_scores(scans, scores)  segmentation
 
-    `scans` [batch, scan, *space] are prepared as in training (`ExportInfo`), one or more, in any order; both outputs
-    are probabilities. A scan that is zero throughout counts as absent: its scores are zero and it takes no part (unless
-    the model has a class for empty slots). Where every scan is absent the answer is what the model says of nothing, and
-    finite. A model without a classifier (HeMIS) wants to be told: `serving_default(scans, modality)` with `modality`
-    [batch, scan] int32, -1 for a scan to be left out, whose modality_scores are those labels as zeros and ones; it has
-    no `classify`.
+    `scans` [batch, scan, *space] are prepared as in training, one or more, in any order; both outputs are
+    probabilities. `serving_default` classifies each slice of the batch by itself, which the record of `preparation`,
+    written beside the SavedModel, says as `served_scope`; `Segmenter` classifies each scan once, and so can a client:
+    average `classify` over central slices and give the result to `segment_with_scores`.
+
+    A scan that is zero throughout counts as absent: its scores are zero and it takes no part (unless the model has a
+    class for empty slots). Where every scan is absent the answer is what the model says of nothing, and finite. A model
+    without a classifier (HeMIS) wants to be told: `serving_default(scans, modality)` with `modality` [batch, scan]
+    int32, -1 for a scan to be left out, whose modality_scores are those labels as zeros and ones; it has no `classify`.
 
     Raises:
-        InputError: the version exists or is not a positive number, `info` names another number of modalities or classes
-            than the model has, or the model has no segmenter.
+        InputError: the version exists or is not a positive number, the record is of another number of modalities or
+            classes than the model has, or the model has no segmenter.
     """
     directory = Path(directory)
     if model.attention is None:
@@ -98,9 +82,11 @@ def export_saved_model(
             f"Version {version} is already in {directory}, and a server may be reading it; "
             f"give version {max(_versions(directory), default=version) + 1} or remove the folder first."
         )
-    info = info or ExportInfo()
-    _check_names("modalities", info.modalities, model.num_modalities, "modality classes")
-    _check_names("class_names", info.class_names, model.num_classes, "segmentation classes")
+    if preparation is None:
+        preparation = Preparation(num_classes=model.num_classes, choices={"spatial_rank": model.spatial_rank})
+    if preparation.modalities:
+        _check_count("modalities", len(preparation.modalities), model.num_modalities)
+    _check_count("segmentation classes", preparation.num_classes, model.num_classes)
     # The archive finds the variables of its endpoints by itself, also of layers held in lists. `track(model)` would add
     # none, and would trace the model's own call as well, which may want labels.
     archive = keras.export.ExportArchive()
@@ -108,21 +94,40 @@ def export_saved_model(
         archive.add_endpoint(name, endpoint, signature)
     with replacing(path) as temporary:
         archive.write_out(str(temporary), verbose=False)
-        text = json.dumps(dataclasses.asdict(info) | {"spatial_rank": model.spatial_rank}, indent=2)
-        (temporary / PREPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+        (temporary / PREPARATION_FILE).write_text(preparation.to_json(), encoding="utf-8")
     _logger.info("Exported %d variables to %s", len(model.variables), path)
     return path
 
 
-def read_export_info(directory: Path) -> ExportInfo:
-    """What was written about the preprocessing into an exported version folder, or into the newest below a folder.
+def exported_preparation(directory: Path) -> Preparation:
+    """The record of preparation in an exported version folder, or in the newest below a folder.
+
+    Exports of earlier releases say less; what they do not say has its default, and `variant` is "unknown".
 
     Raises:
-        InputError: there is no export.
+        InputError: there is no export, or see `Preparation.from_json`.
     """
-    found = json.loads((_version_folder(directory) / PREPROCESSING_FILE).read_text(encoding="utf-8"))
-    known = {field.name for field in dataclasses.fields(ExportInfo)}
-    return ExportInfo(**{name: _as_tuple(value) for name, value in found.items() if name in known})
+    folder = _version_folder(directory)
+    earlier = folder / _EARLIER_FILE
+    if (folder / PREPARATION_FILE).is_file() or not earlier.is_file():
+        return read_preparation(folder)
+    try:
+        found = json.loads(earlier.read_text(encoding="utf-8"))
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
+        names, landmarks = given.get("modalities", ()), map(tuple, found.get("landmarks", ()))
+        told = [(place, *each) for place, each in enumerate(zip(names, landmarks, strict=False)) if each[1]]
+        renamed = {"foreground": "foreground_type", "fusion": "foreground_fusion"}
+        as_now = ("class_names", "axcodes", "pixdim_mm", "norm_type", "cutoff", "window", "border")
+        return Preparation(
+            choices={"spatial_rank": given.get("spatial_rank", 2)},
+            modalities=names,
+            num_classes=len(given.get("class_names", ())),
+            whitening=bool(found.get("whitening", True)),
+            scans=tuple(ScanSlot(name, place, landmarks=each) for place, name, each in told),
+            **{name: given[old] for name, old in (renamed | {n: n for n in as_now}).items() if old in given},
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{earlier} is damaged ({error}); export the model anew.") from None
 
 
 def verify_export(
@@ -294,22 +299,15 @@ def _versions(directory: Path) -> list[int]:
 
 
 def _version_folder(directory: Path) -> Path:
-    directory = Path(directory)
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    versions = _versions(directory)
-    if not versions:
+    folder = exported_version(directory)
+    if folder is None:
         raise InputError(f"There is no exported model in {directory}; give the folder that an export has written.")
-    return directory / str(max(versions))
+    return folder
 
 
-def _check_names(field: str, names: tuple[str, ...], count: int, what: str) -> None:
-    if names and len(names) != count:
+def _check_count(what: str, recorded: int, count: int) -> None:
+    if recorded != count:
         raise InputError(
-            f"The export is given {len(names)} names in {field} ({', '.join(names)}) for a model with {count} {what}; "
-            f"name each of them once."
+            f"The record of preparation is of {recorded} {what}, but the model has {count}; give the record that lies "
+            "with its weights."
         )
-
-
-def _as_tuple(value):
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

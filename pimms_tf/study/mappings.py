@@ -88,20 +88,13 @@ def _landmarks(
     return {name: known[name] for name in task.scans if name in known}
 
 
-def landmarks_by_modality(config: Config, task: Task) -> tuple[tuple[float, ...], ...]:
-    """The landmarks on file of each modality class, () of a class that no section has; () without standardisation.
+def with_landmarks(loader: SubjectLoader, config: Config, task: Task) -> SubjectLoader:
+    """The loader with the landmarks on file, as far as histograms are standardised, and with nothing else.
 
     Raises:
         ConfigError: the file lacks the landmarks of a section.
     """
-    if not config.network.normalisation:
-        return ()
-    known = _read_landmarks(config, task)
-    sections = dict(zip(reversed(task.slot_modality), reversed(task.scans), strict=True))
-    return tuple(
-        tuple(map(float, known[sections[modality]])) if modality in sections else ()
-        for modality in range(len(task.modalities))
-    )
+    return replace(loader, mapping=_read_landmarks(config, task)) if config.network.normalisation else loader
 
 
 def label_codes(

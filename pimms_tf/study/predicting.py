@@ -130,8 +130,7 @@ def segmented(
     if task.variant == "classifier":
         return _Answer(scores, None)
     if takes_slices(config, task):
-        lengths = zip(window, subject.scans.shape, strict=False)
-        axis = axis_across(tuple(size if size > 0 else n for size, n in lengths), window)
+        axis = axis_across(window, subject.scans.shape[:3])
         return _Answer(
             scores, network.segment_slices(subject, scores, axis=axis, probabilities=probabilities, order=order)
         )

@@ -351,7 +351,6 @@ def test_a_scan_of_unknown_modality_is_named(modality, reason):
         ({"window": (8, 8, 1), "border": (4, 0, 0)}, "border (4, 0, 0) leaves nothing of window (8, 8, 1)"),
         ({"window": (8, 8, 1), "border": (0, 0, 5)}, "border (0, 0, 5) leaves nothing of window (8, 8, 1)"),
         ({"window": (8, 8, 4)}, "Window (8, 8, 4) is thick, but a 2-D model sees slices"),
-        ({"window": (8, 8, 0)}, "Window (8, 8, 0) is thick, but a 2-D model sees slices"),
         (
             {"window": (11, 8, 1), "pads_edges": False},
             "Window (11, 8, 1) is larger than volume (10, 10, 2) of subject s012",

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,17 +12,21 @@ import pytest
 import tensorflow as tf
 
 from pimms_tf.errors import InputError
+from pimms_tf.inference.preparation import Preparation, ScanSlot, read_preparation
 from pimms_tf.models import build_classifier, build_model
-from pimms_tf.serving.export import ExportInfo, export_saved_model, read_export_info, verify_export
+from pimms_tf.serving.export import export_saved_model, exported_preparation, verify_export
 
 SMALL = {"classifier_blocks": 1, "classifier_features": (4, 8, 8), "frontend": "paper_5x5"}
-INFO = ExportInfo(
+RECORD = Preparation(
+    variant="soft",
+    choices=SMALL | {"spatial_rank": 2},
     modalities=("FLAIR", "T1", "T2"),
+    num_classes=2,
     class_names=("background", "lesion"),
     axcodes=("L", "P", "S"),
     pixdim_mm=(1.0, 1.0, 1.0),
-    foreground_type="otsu_plus",
-    landmarks=((0.0, 50.0, 100.0),) * 3,
+    foreground="otsu_plus",
+    scans=tuple(ScanSlot(name, place, 3, (0.0, 50.0, 100.0)) for place, name in enumerate(("FLAIR", "T1", "T2"))),
     window=(100, 100, 1),
     border=(17, 17, 0),
 )
@@ -39,7 +44,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return export_saved_model(model, tmp_path_factory.mktemp("export"), info=INFO)
+    return export_saved_model(model, tmp_path_factory.mktemp("export"), preparation=RECORD)
 
 
 @pytest.fixture(scope="module")
@@ -169,18 +174,63 @@ def test_without_a_version_the_next_number_is_taken_and_the_rest_is_left(tmp_pat
     assert sorted(item.name for item in tmp_path.iterdir()) == ["10", "2", "9", "notes"]
 
 
+def earlier_export(folder, **told):
+    folder.mkdir()
+    (folder / "saved_model.pb").touch()
+    (folder / "preprocessing.json").write_text(json.dumps(told))
+
+
 def test_the_newest_version_is_the_one_read_from_the_parent(tmp_path):
     for version in ("9", "10"):
-        (tmp_path / version).mkdir()
-        (tmp_path / version / "preprocessing.json").write_text(json.dumps({"foreground_type": version}))
-    assert read_export_info(tmp_path) == ExportInfo(foreground_type="10")
+        earlier_export(tmp_path / version, foreground_type=version)
+    assert exported_preparation(tmp_path) == Preparation(foreground="10", choices={"spatial_rank": 2})
 
 
-def test_the_preprocessing_lies_beside_the_model_and_reads_back_equal(exported):
-    assert read_export_info(exported) == INFO
-    written = json.loads((exported / "preprocessing.json").read_text(encoding="utf-8"))
+def test_the_record_of_preparation_lies_beside_the_model_and_reads_back_equal(exported):
+    assert exported_preparation(exported) == read_preparation(exported) == RECORD
+    written = json.loads((exported / "preparation.json").read_text(encoding="utf-8"))
     assert written["modalities"] == ["FLAIR", "T1", "T2"]
-    assert written["spatial_rank"] == 2
+    assert written["served_scope"] == "slice"
+
+
+def test_without_a_record_the_export_says_what_the_model_shows(tmp_path, model):
+    record = exported_preparation(export_saved_model(model, tmp_path))
+    assert (record.variant, record.num_classes, record.spatial_rank, record.modalities) == ("unknown", 2, 2, ())
+
+
+def test_what_exports_of_earlier_releases_say_is_still_read(tmp_path):
+    earlier_export(
+        tmp_path / "1",
+        modalities=["empty", "T1"],
+        class_names=[],
+        axcodes=["L", "P", "S"],
+        pixdim_mm=[1.0, 1.0, 3.0],
+        whitening=False,
+        foreground_type="mean_plus",
+        foreground_fusion="or",
+        landmarks=[[], [0.0, 50.0, 100.0]],
+        norm_type="quartile",
+        cutoff=[0.02, 0.98],
+        window=[100, 100, 1],
+        border=[],
+        spatial_rank=2,
+    )
+    assert exported_preparation(tmp_path) == Preparation(
+        choices={"spatial_rank": 2},
+        modalities=("empty", "T1"),
+        axcodes=("L", "P", "S"),
+        pixdim_mm=(1.0, 1.0, 3.0),
+        whitening=False,
+        foreground="mean_plus",
+        fusion="or",
+        scans=(ScanSlot("T1", 1, 3, (0.0, 50.0, 100.0)),),
+        norm_type="quartile",
+        cutoff=(0.02, 0.98),
+        window=(100, 100, 1),
+    )
+    (tmp_path / "1" / "preprocessing.json").write_text("[1]")
+    with pytest.raises(InputError, match="preprocessing.json is damaged"):
+        exported_preparation(tmp_path)
 
 
 def test_a_write_that_fails_leaves_no_folder_behind(tmp_path, model, monkeypatch):
@@ -206,11 +256,11 @@ def test_a_version_below_one_is_refused(tmp_path, model):
         export_saved_model(model, tmp_path, version=0)
 
 
-def test_names_must_be_as_many_as_the_model_has(tmp_path, model):
-    with pytest.raises(InputError, match=r"2 names in modalities \(T1, T2\) for a model with 3 modality classes"):
-        export_saved_model(model, tmp_path, info=ExportInfo(modalities=("T1", "T2")))
-    with pytest.raises(InputError, match="1 names in class_names .* 2 segmentation classes"):
-        export_saved_model(model, tmp_path, info=ExportInfo(class_names=("lesion",)))
+def test_the_record_must_be_of_as_many_modalities_and_classes_as_the_model(tmp_path, model):
+    with pytest.raises(InputError, match="record of preparation is of 2 modalities, but the model has 3"):
+        export_saved_model(model, tmp_path, preparation=Preparation(modalities=("T1", "T2"), num_classes=2))
+    with pytest.raises(InputError, match="is of 1 segmentation classes, but the model has 2"):
+        export_saved_model(model, tmp_path, preparation=replace(RECORD, num_classes=1, class_names=()))
 
 
 def test_a_model_that_only_classifies_is_refused(tmp_path):
@@ -223,7 +273,7 @@ def test_a_folder_without_an_export_is_named(tmp_path, model):
     with pytest.raises(InputError, match=re.escape(f"no exported model in {tmp_path}")):
         verify_export(tmp_path, model)
     with pytest.raises(InputError, match=re.escape(f"no exported model in {tmp_path}")):
-        read_export_info(tmp_path)
+        exported_preparation(tmp_path)
 
 
 def test_verify_notices_that_the_model_has_moved_on(exported, model):

@@ -10,6 +10,7 @@ from pimms_tf.data.grids import Grid
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
 from pimms_tf.study import cohort, mappings, settings
+from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import check_rank
 
 
@@ -205,17 +206,20 @@ def test_mappings_that_are_nowhere_are_asked_for(study, changes, says):
 # Windows
 
 
-def test_landmarks_of_a_modality_are_those_of_its_section(study):
+def test_landmarks_on_file_go_on_record_with_the_scans_they_are_of(study):
     config = config_of(
         study, "export", NETWORK={"normalisation": True}, PIMMS={"modalities": "PD,FLAIR,T1,T2", "null_class": True}
     )
     task = settings.task_of(config)
     config.histogram_file.parent.mkdir(parents=True)
     write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
-    landmarks = mappings.landmarks_by_modality(config, task)
-    assert task.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
-    assert [numbers[:1] for numbers in landmarks] == [(), (), (2.0,), (0.0,), (1.0,)]
-    assert mappings.landmarks_by_modality(config_of(study, "export"), task) == ()
+    loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
+    record = preparation_of(config, task, loader)
+    assert record.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
+    found = [(slot.name, record.modalities[slot.modality], slot.landmarks[:1]) for slot in record.scans]
+    assert found == [("T1", "T1", (0.0,)), ("T2", "T2", (1.0,)), ("FLAIR", "FLAIR", (2.0,))]
+    config = config_of(study, "export")
+    assert mappings.with_landmarks(loader, config, task) is loader
 
 
 def test_a_border_along_an_axis_of_one_voxel_windows_is_dropped_and_named(study, caplog):
