@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 Subset = tuple[str, ...]
 
+# What can be wrong with one subject; anything else is a fault of ours.
+_MISTAKES = (InputError, OSError, MemoryError)
+
 
 def inference(config: Config, shard: Shard | None = None, resume: bool = False) -> None:
     """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
@@ -45,7 +48,7 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
     With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
     name below `save_seg_dir`. Models that need no labels then get the scans unlabelled and in shuffled order.
 
-    A subject with a mistake in its files is named and the others go on. With `shard` only a part of the subjects is
+    Whatever goes wrong with one subject, it is named and the others go on. With `shard` only a part of the subjects is
     segmented, and listed in files of the shard's own, from which nothing but their rows is missing; see `merge`. With
     `resume` subjects are passed over whose results are there, from the same files, weights and settings.
 
@@ -106,11 +109,7 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
             log.info("Saved %s", output.folder.folder)
     journal.say("stopping -- event handler: OutputInterpreter.")
     if failed:
-        first, mistake = next(iter(failed.items()))
-        because = _sentence(mistake)
-        if len(failed) > 1:
-            because = f"{some_of(failed)}; the first of them, {first}, because: {because}"
-        raise InputError(f"{len(failed)} of {len(chosen)} subjects could not be done: {because}")
+        raise _failure(failed, len(chosen))
 
 
 def merge(config: Config, count: int) -> None:
@@ -207,7 +206,9 @@ class _Run:
                 return records
         for output in self.outputs.values():
             output.records.forget(files.subject_id)
-        return _Prepared(key, *arranged(self.config, self.cached.load(scans, files.subject_id)))
+        subject = self.cached.load(scans, files.subject_id)
+        _name_blank_scans(self.task, files, subject)
+        return _Prepared(key, *arranged(self.config, subject))
 
     def compute(self, files: SubjectFiles, content: _Prepared | list[Record]) -> list[Record | _Result]:
         if isinstance(content, list):
@@ -330,16 +331,35 @@ def _has_changed(files: SubjectFiles, task: Task, loader: SubjectLoader, records
     scans = cohort.scan_files(files, task)
     recorded = records.path(files.subject_id).stat().st_mtime_ns
     # The time of change tells also of who set back the time of modification.
-    found = [os.stat(path) for path in scans.values()]
+    try:
+        found = [os.stat(path) for path in scans.values()]
+    except OSError:
+        return True
     if all(max(each.st_mtime_ns, each.st_ctime_ns) <= recorded for each in found):
         return False
     return not _is_of(record, record.run, _content_of(loader, scans, files.subject_id))
 
 
+def _failure(failed: Mapping[str, Exception], num_subjects: int) -> Exception:
+    """What a run ends with in which subjects failed: the first fault of ours if there was any, to be mended by us."""
+    first, mistake = next(iter(failed.items()))
+    because = _sentence(mistake)
+    if len(failed) > 1:
+        because = f"{some_of(failed)}; the first of them, {first}, because: {because}"
+    complaint = InputError(f"{len(failed)} of {num_subjects} subjects could not be done: {because}")
+    fault = next((each for each in failed.values() if not isinstance(each, _MISTAKES)), None)
+    if fault is None:
+        return complaint
+    log.error("%s", complaint)
+    return fault
+
+
 def _sentence(mistake: Exception) -> str:
     if isinstance(mistake, OSError) and mistake.filename is not None:
         return f"{mistake.filename}: {mistake.strerror}"
-    return str(mistake)
+    if isinstance(mistake, MemoryError):
+        return f"there is not enough memory for it ({str(mistake) or 'no more is known'}); check the size of its scans"
+    return str(mistake) if isinstance(mistake, _MISTAKES) else f"{type(mistake).__name__}: {mistake}"
 
 
 def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
@@ -350,6 +370,16 @@ def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list
     origin = config.split_file if split is not None else "no split file"
     log.info("%d of %d subjects (%s; %s)", len(chosen), len(subjects), why, origin)
     return chosen
+
+
+def _name_blank_scans(task: Task, files: SubjectFiles, subject: Subject) -> None:
+    if len(task.scans) == len(subject.valid):
+        blank = [
+            name for name, valid in zip(task.scans, subject.valid, strict=True) if not valid and name in files.images
+        ]
+        if blank:
+            named = ", ".join(f"[{name}] {files.images[name]}" for name in blank)
+            log.warning("subject %s: 0 in every voxel, and so absent: %s", files.subject_id, named)
 
 
 def _warn_of_doubles(task: Task, subject: Subject, names: Sequence[str], scores: np.ndarray) -> None:

@@ -2,13 +2,16 @@
 
 import gzip
 import logging
+import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from pimms_tf.data.grids import Grid, print_affine, print_numbers
+from pimms_tf.data.grids import Grid, is_too_large, mm_per_unit, print_affine, print_numbers
 from pimms_tf.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -17,6 +20,8 @@ NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".m
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 Reader = Callable[[Path], tuple[np.ndarray, Grid]]
 
+_MOST_DEFLATED = 1032  # bytes that one byte of a gzip file can stand for
+_MOST_BEHIND = 2**20  # bytes behind the voxels: padding, or the tags of MGH
 HEADER_TOLERANCE_MM = 1e-3  # the zooms of a header are float32 and rarely equal the column norms exactly
 
 
@@ -27,15 +32,12 @@ def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
         InputError: as `images.read_image`, which says more.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image; give the path of a file.")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy or export it again.")
+    _check_file(path)
     read = _reader(path, loader)
     try:
         voxels, grid = read(path)
+    except InputError:
+        raise
     except PermissionError as error:
         raise InputError(f"{path} may not be read by this user; change its permissions.") from error
     except MemoryError as error:
@@ -60,14 +62,37 @@ def read_header(path: Path, loader: str | None = None) -> tuple[Grid, int]:
         data, grid = read_file(path, loader)
         return grid, data.shape[3]
     try:
-        image = nib.load(path)
+        image = _nibabel_image(path)
         grid = _nibabel_grid(image, path)
+    except InputError:
+        raise
     except PermissionError as error:
         raise InputError(f"{path} may not be read by this user; change its permissions.") from error
     except Exception as error:  # as in `read_file`
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no image or is damaged ({reason}); copy or export it again.") from error
+    _check_affine(grid, path)
     return grid, max(image.shape[3:], default=1)
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what cannot be read, before it is opened: whoever opens a pipe waits for ever."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {os.readlink(path)}, where no file is; fetch the file, or correct the link."
+            ) from error
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{path} does not exist; check the path.") from error
+        raise InputError(f"{path} cannot be reached ({error.strerror}); check the path and its permissions.") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path} is a folder, not an image; give the path of a file.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path} is no regular file; give the path of an image.")
+    if found.st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again.")
 
 
 def _reader(path: Path, loader: str | None) -> Reader:
@@ -82,15 +107,64 @@ def _reader(path: Path, loader: str | None) -> Reader:
 
 
 def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
-    image = nib.load(path)
+    image = _nibabel_image(path)
     if path.name.lower().endswith((".nii.gz", ".mgz")):
         with gzip.open(path) as stream:
             image = type(image).from_stream(stream)
             voxels = np.asanyarray(image.dataobj)
-            stream.read()  # nibabel stops before the checksum, without which flipped bits go unseen
+            _read_rest(stream, path)
     else:
         voxels = np.asanyarray(image.dataobj)
+        data = _data_file(image, path)
+        if data.suffix.lower() == ".gz":
+            with gzip.open(data) as stream:
+                _read_rest(stream, path, voxels.size * image.dataobj.dtype.itemsize)
     return voxels, _nibabel_grid(image, path)
+
+
+def _nibabel_image(path: Path) -> nib.spatialimages.SpatialImage:
+    """The image of a file, whose voxels are still there alone and can be as many as its header says.
+
+    Raises:
+        InputError: it has too few bytes for them or far too many, or there would be more than any scan has.
+    """
+    image = nib.load(path)
+    if is_too_large(*image.shape):
+        raise InputError(
+            f"{path}: its header tells of {' x '.join(map(str, image.shape))} voxels, more than any scan has; export it"
+            " again."
+        )
+    data = _data_file(image, path)
+    expected = image.dataobj.offset + math.prod(image.shape) * image.dataobj.dtype.itemsize
+    found, is_zipped = data.stat().st_size, data.suffix.lower() in (".gz", ".mgz")
+    if found * (_MOST_DEFLATED if is_zipped else 1) < expected:
+        raise InputError(
+            f"{path} is no image or is damaged ({found:,} bytes cannot hold the {expected:,} that its header tells of);"
+            " copy or export it again."
+        )
+    if not is_zipped and found - expected > _MOST_BEHIND:
+        raise _goes_on(path)
+    return image
+
+
+def _data_file(image: nib.spatialimages.SpatialImage, path: Path) -> Path:
+    return Path(image.file_map["image"].filename or path)
+
+
+def _read_rest(stream: gzip.GzipFile, path: Path, known: int = 0) -> None:
+    """Reads what comes behind the voxels: nibabel stops before the checksum, without which flipped bits go unseen."""
+    count = -known
+    while block := stream.read(1 << 20):
+        count += len(block)
+        if count > _MOST_BEHIND:
+            raise _goes_on(path)
+
+
+def _goes_on(path: Path) -> InputError:
+    return InputError(
+        f"{path} goes on for more than {_MOST_BEHIND:,} bytes behind the last voxel that its header tells of, so one of"
+        " the two is wrong; export it again."
+    )
 
 
 def _nibabel_grid(image: nib.spatialimages.SpatialImage, path: Path) -> Grid:
@@ -99,16 +173,20 @@ def _nibabel_grid(image: nib.spatialimages.SpatialImage, path: Path) -> Grid:
     if not isinstance(image, nib.Nifti1Pair):
         return Grid(shape, affine)
     header = image.header
+    units = int(header["xyzt_units"])
+    scale = mm_per_unit(units)
+    affine[:3] *= scale
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     qform = header.get_qform() if qform_code > 0 else None
-    zooms_mm = np.array(header["pixdim"][1:4], float)
+    if qform is not None:
+        qform[:3] *= scale
+    zooms_mm = np.array(header["pixdim"][1:4], float) * scale
     if num_axes < 5:
         repaired = repaired_affine(affine, qform, zooms_mm, num_axes)
         if repaired is not affine:
             used = "the qform" if repaired is qform else f"the voxel sizes {print_numbers(zooms_mm)} mm"
             logger.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
             affine, qform = repaired, None
-    units = int(header["xyzt_units"])
     return Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(num_axes, 3))
 
 
@@ -136,7 +214,15 @@ def repaired_affine(affine: np.ndarray, qform: np.ndarray | None, zooms_mm: np.n
 def _read_simpleitk(path: Path) -> tuple[np.ndarray, Grid]:
     import SimpleITK as sitk  # noqa: N813  (half a second that users of NIfTI need not wait)
 
-    image = sitk.ReadImage(str(path))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = (*reader.GetSize(), reader.GetNumberOfComponents())
+    if is_too_large(*size):
+        raise InputError(
+            f"{path}: its header tells of {' x '.join(map(str, size))} values, more than any scan has; export it again."
+        )
+    image = reader.Execute()
     rank = image.GetDimension()
     voxels = sitk.GetArrayFromImage(image)  # (…, z, y, x) and then the components of a vector
     is_vector = image.GetNumberOfComponentsPerPixel() > 1
@@ -190,6 +276,10 @@ def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
         raise InputError(
             f"{path} has {count} voxels that are NaN or infinite; replace them, by 0 outside the head for instance."
         )
+    _check_affine(grid, path)
+
+
+def _check_affine(grid: Grid, path: Path) -> None:
     if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-12:
         raise InputError(
             f"{path}: the affine {print_affine(grid.affine)} of its header cannot be inverted; repair its sform or"

@@ -1,20 +1,26 @@
 """Grid: where the voxels of a file lie in the patient, and when two files lie on the same one."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 
 MATCH_TOLERANCE_VOXELS = 0.1
+MOST_VOXELS = 2**30  # of one volume, times and components counted: 4 GiB as they are computed with
+LONGEST_AXIS = 2**15  # voxels; NIfTI-1 has fewer
+
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by NIfTI's codes of metres, millimetres and micrometres
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Where the voxels of a file lie: all that is needed to write another array over them.
 
-    `shape` is (x, y, z), `affine` (4, 4) maps voxel indices to mm (right, anterior, superior). Codes, units (2 is mm)
-    and a `qform` that differs from `affine` are those of a NIfTI header; `num_axes` is 2 for a file without a z axis.
+    `shape` is (x, y, z), `affine` (4, 4) maps voxel indices to mm (right, anterior, superior) whatever the units of the
+    file. Codes, units (2 is mm) and a `qform` that differs from `affine`, also in mm, are those of a NIfTI header;
+    `num_axes` is 2 for a file without a z axis.
     """
 
     shape: tuple[int, int, int]
@@ -36,6 +42,11 @@ class Grid:
         return nib.aff2axcodes(self.affine)
 
     @property
+    def mm_per_unit(self) -> float:
+        """The length in mm of the unit in which the file gives lengths."""
+        return mm_per_unit(self.xyzt_units)
+
+    @property
     def is_flat(self) -> bool:
         """True for a slice, a line or a single voxel, which NiftyNet neither reorients nor resamples."""
         return sum(length > 1 for length in self.shape) < 3
@@ -53,6 +64,16 @@ class Grid:
 
     def __str__(self) -> str:
         return f"shape {self.shape}, affine {print_affine(self.affine)}"
+
+
+def mm_per_unit(xyzt_units: int) -> float:
+    """The length in mm of the unit of space that a NIfTI header names; 1 if it names none."""
+    return _MM_PER_UNIT.get(xyzt_units & 0x07, 1.0)
+
+
+def is_too_large(*shape: int) -> bool:
+    """Whether an array would be larger than that of any scan, so that the shape must be wrong."""
+    return max(shape, default=0) > LONGEST_AXIS or math.prod(shape) > MOST_VOXELS
 
 
 def corners(shape: tuple[int, int, int], affine: np.ndarray | None = None) -> np.ndarray:

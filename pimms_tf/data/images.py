@@ -10,10 +10,11 @@ from nibabel import orientations
 from scipy import ndimage
 
 from pimms_tf.data.formats import read_file, read_header
-from pimms_tf.data.grids import Grid, corners, print_numbers
+from pimms_tf.data.grids import Grid, corners, is_too_large, print_numbers
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
 
+_SMALLEST_FACTOR = 0.01
 OPPOSITES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
@@ -113,12 +114,24 @@ def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
 
 
 def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[int, int, int]:
-    """The shape `resample` gives a grid: round(n · spacing / pixdim) per axis, halves to even, at least 1."""
+    """The shape `resample` gives a grid: round(n · spacing / pixdim) per axis, halves to even, at least 1.
+
+    Raises:
+        InputError: the spacing cannot be right, since each voxel would take the place of a hundred in every direction,
+            or there would be more than any scan has.
+    """
     if grid.is_flat:
         return grid.shape
-    lengths = zip(grid.shape, grid.spacing_mm, pixdim_mm, strict=True)
     # The spacing is a float32 in every header; more digits would decide halves by rounding noise.
-    return tuple(max(1, round(length * float(np.float32(now)) / float(wanted))) for length, now, wanted in lengths)
+    factors = [float(np.float32(now)) / float(wanted) for now, wanted in zip(grid.spacing_mm, pixdim_mm, strict=True)]
+    shape = tuple(max(1, round(length * factor)) for length, factor in zip(grid.shape, factors, strict=True))
+    if max(factors) < _SMALLEST_FACTOR or is_too_large(*shape):
+        raise InputError(
+            f"{' x '.join(map(str, grid.shape))} voxels of {print_numbers(grid.spacing_mm)} mm would become"
+            f" {' x '.join(map(str, shape))} at pixdim {print_numbers(pixdim_mm)}; correct the voxel size in the"
+            " header, its units, or pixdim."
+        )
+    return shape
 
 
 def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int, keep_zeros: bool = False) -> Image:
@@ -268,8 +281,9 @@ def write_image(image: Image, path: Path, like: Image | Grid | None = None, orde
     shape = (*grid.shape, 1, channels) if channels > 1 else grid.shape[: grid.num_axes]
     nifti = nib.Nifti1Image(data.reshape(shape), None)
     nifti.header["xyzt_units"] = grid.xyzt_units
-    nifti.set_qform(grid.affine if grid.qform is None else grid.qform, grid.qform_code)
-    nifti.set_sform(grid.affine, grid.sform_code)
+    to_units = np.diag([*[1 / grid.mm_per_unit] * 3, 1.0])
+    nifti.set_qform(to_units @ (grid.affine if grid.qform is None else grid.qform), grid.qform_code)
+    nifti.set_sform(to_units @ grid.affine, grid.sform_code)
     with replacing(path) as temporary:
         nib.save(nifti, temporary)
 

@@ -4,21 +4,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from pimms_tf.errors import InputError
-
 Item = TypeVar("Item")
 Content = TypeVar("Content")
 Result = TypeVar("Result")
 
-# What one item can have wrong without the others being affected; anything else is a fault of ours.
-_MISTAKES = (InputError, OSError)
-
 
 class Outcome(NamedTuple):
-    """How it went with one item: the mistake that ended it, None if there was none."""
+    """How it went with one item: the exception that ended it, None if there was none."""
 
     item: object
-    mistake: InputError | OSError | None
+    mistake: Exception | None
 
 
 def overlapped(
@@ -30,8 +25,9 @@ def overlapped(
     """Yields an `Outcome` for each item in order, once `write(item, compute(item, read(item)))` is done or has failed.
 
     `compute` runs in the caller's thread, `read` and `write` in one thread each, so at most one item is read ahead, one
-    computed and one being written. Within each of the three, items come in their order. InputError and OSError end one
-    item; any other exception ends the loop after what is being written.
+    computed and one being written. Within each of the three, items come in their order. Whatever goes wrong with one
+    item ends that item alone, be it a mistake in its files or a fault of ours; an interrupt ends the loop after what is
+    being written.
     """
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         waiting = iter(items)
@@ -69,7 +65,7 @@ def _computed(
     failed: Future = Future()
     try:
         result = compute(item, content.result())
-    except _MISTAKES as mistake:
+    except Exception as mistake:
         failed.set_exception(mistake)
         return failed
     if behind is not None:
@@ -80,6 +76,6 @@ def _computed(
 def _outcome(item: Item, written: Future) -> Outcome:
     try:
         written.result()
-    except _MISTAKES as mistake:
+    except Exception as mistake:
         return Outcome(item, mistake)
     return Outcome(item, None)

@@ -9,6 +9,7 @@ changing the key is not stored.
 Arrays begin on pages. Volumes are stored slice by slice, so that an axial window is a short read.
 """
 
+import errno
 import functools
 import hashlib
 import importlib.resources
@@ -16,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -134,6 +136,8 @@ def _companions(path: Path) -> list[Path]:
 
 def _names_others(path: Path) -> bool:
     """Whether the voxels lie in other files: MetaImage and NRRD may say so in their headers."""
+    if not path.is_file():
+        return False
     with path.open("rb") as stream:
         head = stream.read(1 << 16).lower()
     _, found, rest = head.partition(b"elementdatafile")
@@ -157,8 +161,10 @@ def _digest(path: Path) -> str:
     among them, which no program can set back. A clock ticks every few milliseconds, on some disks every second or two,
     and two changes may share a tick; so a file that was changed just now is read again next time.
     """
-    known = _digests.get(path)
-    if known is not None and known.state == _state(os.stat(path)):
+    known, now = _digests.get(path), os.stat(path)
+    if not stat.S_ISREG(now.st_mode):  # opening a pipe would wait for ever
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    if known is not None and known.state == _state(now):
         return known.digest
     content, buffer = hashlib.blake2b(digest_size=32), memoryview(bytearray(1 << 20))
     with path.open("rb", buffering=0) as stream:

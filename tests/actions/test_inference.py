@@ -78,6 +78,52 @@ def test_a_single_mistake_is_told_in_full(cohort):
         inference.inference(configured(cohort))
 
 
+def test_whatever_goes_wrong_with_one_subject_the_others_are_done(cohort, caplog):
+    link, small = cohort.scans / "sub01_T1.nii.gz", cohort.scans / "sub03_T2.nii.gz"
+    spoil(cohort, "sub05")
+    link.unlink()
+    link.symlink_to("../annex/sub01_T1.nii.gz")
+    image = nib.load(small)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1e6, 1e6, 1e6, 1]) @ image.affine), small)
+    cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T2={"pixdim": "(6, 6, 6)"})
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="3 of 6 subjects could not be done"):
+        inference.inference(configured(cohort))
+    assert f"2 of 6: sub01 failed: subject sub01, section [T1]: {link} is a link to ../annex" in caplog.text
+    assert "4 of 6: sub03 failed: subject sub03, section [T2] (" in caplog.text
+    assert "voxels of (6e+06, 6e+06, 6e+06) mm would become" in caplog.text
+    assert len(contents(output(cohort), ".nii.gz")) == 3
+
+
+def test_a_fault_of_ours_ends_its_subject_and_is_raised_when_the_others_are_done(cohort, caplog, monkeypatch):
+    read = inference._Run.read
+
+    def faulty(run, files):
+        if files.subject_id in ("sub00", "sub02"):
+            raise {"sub00": MemoryError("Unable to allocate 307 TiB"), "sub02": ZeroDivisionError("by zero")}[
+                files.subject_id
+            ]
+        return read(run, files)
+
+    monkeypatch.setattr(inference._Run, "read", faulty)
+    with caplog.at_level("INFO"), pytest.raises(ZeroDivisionError):
+        inference.inference(configured(cohort))
+    assert "sub00 failed: there is not enough memory for it (Unable to allocate 307 TiB)" in caplog.text
+    assert "sub02 failed: ZeroDivisionError: by zero" in caplog.text
+    assert "2 of 6 subjects could not be done: sub00, sub02" in caplog.text
+    assert len(contents(output(cohort), ".nii.gz")) == 4
+
+
+def test_scans_of_nothing_but_zeros_are_named(cohort, caplog):
+    path = cohort.scans / "sub02_T2.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.int16), image.affine), path)
+    with caplog.at_level("INFO"):
+        inference.inference(configured(cohort))
+    assert [message for message in caplog.messages if "0 in every voxel" in message] == [
+        f"subject sub02: 0 in every voxel, and so absent: [T2] {path}"
+    ]
+
+
 # Resuming
 
 

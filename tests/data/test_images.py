@@ -591,7 +591,7 @@ def with_value(value):
         (lambda folder: garbage(folder, "scan.txt"), "scan.txt is no image or is damaged"),
         (lambda folder: garbage(folder, "scan"), "scan is no image or is damaged"),
         (lonely_header, "scan.hdr is no image or is damaged"),
-        (huge, "scan.nii (is no image or is damaged|claims to be larger than the memory)"),
+        (huge, "scan.nii: its header tells of 30000 x 30000 x 30000 voxels, more than any scan has"),
         (empty_file, r"scan.nii.gz is empty \(0 bytes\); copy or export it again"),
         (lambda folder: folder / "gone.nii.gz", "gone.nii.gz does not exist; check the path"),
         (lambda folder: folder, "is a folder, not an image"),

@@ -31,7 +31,7 @@ def test_results_are_written_in_order_whatever_takes_long():
     assert found == [(letter, None) for letter in LETTERS]
 
 
-@pytest.mark.parametrize("kind", [InputError, OSError])
+@pytest.mark.parametrize("kind", [InputError, OSError, MemoryError, ZeroDivisionError])
 @pytest.mark.parametrize("step", ["read", "compute", "write"])
 def test_a_mistake_ends_its_own_item_and_no_other(step, kind):
     written = []
@@ -59,17 +59,17 @@ def test_a_mistake_ends_its_own_item_and_no_other(step, kind):
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_fault_of_ours_ends_the_loop_after_what_is_being_written(step):
+def test_an_interrupt_ends_the_loop_after_what_is_being_written(step):
     written = []
     steps = [lambda item: item, lambda item, content: content, lambda item, result: written.append(item)]
 
-    def fault(item, *others):
+    def interrupted(item, *others):
         if item == "c":
-            raise ZeroDivisionError
+            raise KeyboardInterrupt
         return steps[step](item, *others)
 
-    with pytest.raises(ZeroDivisionError):
-        outcomes(*(fault if number == step else each for number, each in enumerate(steps)))
+    with pytest.raises(KeyboardInterrupt):
+        outcomes(*(interrupted if number == step else each for number, each in enumerate(steps)))
     assert written[:2] == ["a", "b"]
     assert "f" not in written
 

@@ -274,6 +274,13 @@ def test_files_that_the_loader_does_not_look_at_do_not_matter(images, folder, co
     assert loader.times() == 0
 
 
+def test_pipes_are_never_opened(tmp_path):
+    for name in ("T1.nii", "T1.nrrd"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(OSError, match="is no regular file"):
+            subject_key(SubjectLoader(), {"T1": tmp_path / name}, "s1")
+
+
 def test_the_other_half_of_a_pair_matters(tmp_path):
     nib.save(nib.Nifti1Pair(np.ones(SHAPE, np.int16), AFFINE), tmp_path / "t1.img")
     keys = [subject_key(LOADER, {"T1": tmp_path / name}, "") for name in ("t1.img", "t1.hdr")]
