@@ -1,9 +1,11 @@
 """A trained model as a SavedModel, with the proof that it answers as the one in memory."""
 
+import functools
 import logging
 from pathlib import Path
 
 from niftynet_compat import Config
+from pimms_tf.models import PIMMS
 from pimms_tf.serving import export_saved_model, verify_export
 from pimms_tf.study import cohort, mappings, settings
 from pimms_tf.study.preparing import preparation_of
@@ -14,16 +16,19 @@ log = logging.getLogger(__name__)
 
 
 def export(config: Config, directory: Path, version: int | None = None) -> Path:
-    """Writes the trained model as a SavedModel and proves that it answers as the one in memory; returns its folder."""
+    """Writes the trained model as a SavedModel, proves that it answers as the one in memory, and returns its folder.
+
+    The folder is not there before the proof.
+    """
     task = task_of(config)
     settings.prepare_machine(config)
     model = trained_model(config, task)
     loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
-    path = export_saved_model(model, directory, version, preparation_of(config, task, loader))
-    proof = verify_export(path, model)
-    log.info(
-        "%d comparisons with the model in memory: largest difference %.1e",
-        proof.num_comparisons,
-        proof.largest_difference,
-    )
-    return path
+    preparation, prove = preparation_of(config, task, loader), functools.partial(_prove, model)
+    return export_saved_model(model, directory, version, preparation, prove)
+
+
+def _prove(model: PIMMS, folder: Path) -> None:
+    proof = verify_export(folder, model)
+    text = "%d comparisons with the model in memory: largest difference %.1e"
+    log.info(text, proof.num_comparisons, proof.largest_difference)

@@ -21,7 +21,7 @@ from keras import ops
 from tensorflow.core.protobuf import saved_model_pb2
 
 from pimms_tf.errors import InputError
-from pimms_tf.files import replacing
+from pimms_tf.files import disk_complaint, replacing, sweep
 from pimms_tf.inference.loading import exported_version
 from pimms_tf.inference.preparation import PREPARATION_FILE, Preparation, ScanSlot, read_preparation
 
@@ -44,11 +44,16 @@ class ExportReport:
 
 
 def export_saved_model(
-    model: keras.Model, directory: Path, version: int | None = None, preparation: Preparation | None = None
+    model: keras.Model,
+    directory: Path,
+    version: int | None = None,
+    preparation: Preparation | None = None,
+    prove: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Folder `<directory>/<version>` which TensorFlow Serving, or `tf.saved_model.load`, can use without this package.
 
-    Without `version` the next free number is taken. The folder appears complete or not at all. Endpoints, all float32
+    Without `version` the next free number is taken. The folder appears complete or not at all, and only after `prove`,
+    which is given the complete folder while it is still hidden, has raised nothing. Endpoints, all float32
     with free batch, scan and space axes:
 
         serving_default(scans)              segmentation [batch, *space, class], modality_scores [batch, scan, modality]
@@ -67,9 +72,10 @@ def export_saved_model(
 
     Raises:
         InputError: the version exists or is not a positive number, the record is of another number of modalities or
-            classes than the model has, or the model has no segmenter.
+            classes than the model has, the model has no segmenter, or the disk is full.
     """
     directory = Path(directory)
+    sweep(directory)
     if model.attention is None:
         raise InputError("The model only classifies scans; export one that segments them.")
     if version is None:
@@ -92,9 +98,18 @@ def export_saved_model(
     archive = keras.export.ExportArchive()
     for name, (endpoint, signature) in _endpoints(model).items():
         archive.add_endpoint(name, endpoint, signature)
-    with replacing(path) as temporary:
-        archive.write_out(str(temporary), verbose=False)
-        (temporary / PREPARATION_FILE).write_text(preparation.to_json(), encoding="utf-8")
+    try:
+        with replacing(path) as temporary:
+            archive.write_out(str(temporary), verbose=False)
+            (temporary / PREPARATION_FILE).write_text(preparation.to_json(), encoding="utf-8")
+            prove(temporary)
+    except (OSError, tf.errors.OpError) as error:
+        reason = disk_complaint(error)
+        if not reason:
+            raise
+        raise InputError(
+            f"version {version} cannot be written into {directory} ({reason}): free space, or choose another folder"
+        ) from error
     _logger.info("Exported %d variables to %s", len(model.variables), path)
     return path
 

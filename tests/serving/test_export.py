@@ -233,13 +233,25 @@ def test_what_exports_of_earlier_releases_say_is_still_read(tmp_path):
         exported_preparation(tmp_path)
 
 
-def test_a_write_that_fails_leaves_no_folder_behind(tmp_path, model, monkeypatch):
-    def fails(*args, **kwargs):
-        raise OSError("disk full")
+@pytest.mark.parametrize("size", ["8k", "100k", "400k"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(model, small_disk, size):
+    folder = small_disk(size) / "export"
+    with pytest.raises(InputError) as complaint:
+        export_saved_model(model, folder)
+    assert str(complaint.value) == (
+        f"version 1 cannot be written into {folder} (No space left on device): free space, or choose another folder"
+    )
+    assert not list(folder.iterdir())
 
-    monkeypatch.setattr(tf.saved_model, "save", fails)
-    with pytest.raises(OSError, match="disk full"):
-        export_saved_model(model, tmp_path)
+
+def test_an_export_is_not_there_before_its_proof_and_not_after_a_failed_one(model, tmp_path):
+    def refuse(folder):
+        assert (folder / "saved_model.pb").is_file()
+        assert not (tmp_path / "1").exists()
+        raise RuntimeError("differs")
+
+    with pytest.raises(RuntimeError, match="differs"):
+        export_saved_model(model, tmp_path, prove=refuse)
     assert not list(tmp_path.iterdir())
 
 
