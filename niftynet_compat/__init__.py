@@ -1,7 +1,9 @@
 """NiftyNet's files and words: INI settings, subject discovery, data splits, model folders, mapping files."""
 
+from niftynet_compat.migration.actions import ActionOutcome, Outcome
 from niftynet_compat.migration.cleaning import cleaned_path, is_cleaned, write_cleaned
-from niftynet_compat.migration.report import KeyStatus, Migration, as_dict, migrate_file, migration_report
+from niftynet_compat.migration.report import Migration, as_dict, migrate_file, migration_report
+from niftynet_compat.migration.verdicts import KeyStatus
 from niftynet_compat.runs.checkpoint import import_tf1
 from niftynet_compat.runs.histogram_file import (
     LabelMapping,
@@ -44,6 +46,7 @@ from niftynet_compat.subjects.partition import Phase, phase_subjects, read_split
 from pimms_tf.files import write_text
 
 __all__ = [
+    "ActionOutcome",
     "ClassificationSection",
     "Config",
     "ConfigError",
@@ -60,6 +63,7 @@ __all__ = [
     "NETWORKS",
     "NetworkSection",
     "Phase",
+    "Outcome",
     "PimmsSection",
     "Remark",
     "SegmentationSection",

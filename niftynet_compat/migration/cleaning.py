@@ -7,19 +7,20 @@ loaded and compared before it takes its place.
 import dataclasses
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from niftynet_compat.ini import Entry, IniSection
+from niftynet_compat.migration.header import Dropped, read_header, with_header, without_header
 from niftynet_compat.migration.report import Migration, migrate_file
+from niftynet_compat.migration.verdicts import KeyStatus, key_statuses
 from niftynet_compat.paths import absolute
 from niftynet_compat.schema import programs, sections
 from niftynet_compat.schema.keys import KeySpec, Value, Verdict
 from niftynet_compat.settings.config import Config, Inspection, inspect_config, load_config
 from niftynet_compat.settings.writing import absolute_paths, ini_text, ini_value
-from pimms_tf.errors import ConfigError, one_line
+from pimms_tf.errors import ConfigError, Mistake, one_line
 from pimms_tf.files import write_text
-
-_MARK = "# Written by pimms-tf migrate from "
 
 
 def cleaned_path(path: Path, folder: Path | None = None) -> Path:
@@ -29,19 +30,17 @@ def cleaned_path(path: Path, folder: Path | None = None) -> Path:
 
 
 def is_cleaned(path: str | Path) -> bool:
-    """Returns whether a file is the result of `write_cleaned`."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(len(_MARK)) == _MARK
-    except OSError:
-        return False
+    """Returns whether a file is the result of `write_cleaned`, edited since or not."""
+    return bool(read_header(path).original)
 
 
 def write_cleaned(path: str | Path, target: Path, application: str | None = None) -> Path:
     """Returns `target` after the cleaned text of the file at `path` was written there.
 
-    `load_config` of it gives no remark and the values of the original, but for those that have no effect. What was
-    dropped or changed stands there in comments. A file in the way is replaced only if it was written by this function.
+    `load_config` of it gives no remark and the values of the original, but for those that have no effect;
+    `migrate_file` of it tells of the same outcome, action by action. What was dropped or changed stands there in
+    comments, and what differs from the original program in its first lines. A file in the way is replaced only if this
+    function wrote it and it was not edited since.
 
     Raises:
         ConfigError: the original has mistakes or asks for what is not built, something else lies at `target`, the
@@ -49,36 +48,44 @@ def write_cleaned(path: str | Path, target: Path, application: str | None = None
     """
     report = migrate_file(path, application)
     if report.mistakes:
-        raise ConfigError(
-            f"{path}: a file with mistakes is not rewritten; correct {len(report.mistakes)} of them first"
-        )
+        number = len(report.mistakes)
+        raise ConfigError(f"a file with mistakes is not rewritten; correct {number} of them first", path=path)
     stopping = [key for key in report.keys if key.stops]
     if stopping:
         worst = stopping[0]
-        raise ConfigError(
-            f"{path}, line {worst.line}: [{worst.section}] {worst.key} = {worst.text} cannot be rewritten: "
-            f"{worst.sentence}"
-        )
+        why = f"cannot be rewritten: {worst.sentence}"
+        raise ConfigError(Mistake(why, worst.section, worst.key, worst.text, worst.line, Path(path)))
     inspection = inspect_config(path, application=application)
     target = absolute(target)
     if target == absolute(report.path):
-        raise ConfigError(f"{target} is the original, which is never written over; give another folder")
+        raise ConfigError("is the original, which is never written over; give another folder", path=target)
     problem = ""
     try:
-        if target.exists() and not is_cleaned(target):
-            raise ConfigError(
-                f"{target} is there already and was not written by migrate; move it, or give another folder"
-            )
+        _check_way(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for text in (_edited(inspection, report, target), _anew(inspection, report)):
-            if text is None:
+        for body in (_edited(inspection, report, target), _anew(inspection, report)):
+            if body is None:
                 continue
-            problem = _objection(text, inspection, target)
+            text, problem = _tried(body, inspection, report, target)
             if not problem:
                 return write_text(target, text)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written ({error.strerror}); give another folder") from error
     raise ConfigError(f"{path}: no cleaned file means the same, because {problem}; change that by hand")
+
+
+def _check_way(target: Path) -> None:
+    if not target.exists():
+        return
+    header = read_header(target)
+    if not header.original:
+        raise ConfigError(
+            "is there already and was not written by migrate; move it, or give another folder", path=target
+        )
+    if not header.is_as_written:
+        raise ConfigError(
+            "was edited since migrate wrote it, and is not written over; move it, or give another folder", path=target
+        )
 
 
 def effective(config: Config) -> Config:
@@ -119,19 +126,36 @@ def _reset(name: str, part: object) -> object:
     return dataclasses.replace(part, **values)
 
 
-def _objection(text: str, inspection: Inspection, target: Path) -> str:
-    """Why a text does not do in place of the file; "" if it does."""
+def _tried(body: str, inspection: Inspection, report: Migration, target: Path) -> tuple[str, str]:
+    """The text of a cleaned file with its header, and why it does not do in place of the original, "" if it does."""
     with tempfile.NamedTemporaryFile("w", suffix=".ini", prefix=".", dir=target.parent, encoding="utf-8") as file:
-        file.write(text)
+        file.write(body)
         file.flush()
         try:
             loaded = load_config(file.name)
         except ConfigError as error:
-            return f"it would not load: {dataclasses.replace(error.mistakes[0], path=target)}"
+            return "", f"it would not load: {dataclasses.replace(error.mistakes[0], path=target)}"
+        remaining = key_statuses(inspect_config(file.name))
     if loaded.remarks:
-        return f"a remark would remain: {loaded.remarks[0]}"
+        return "", f"a remark would remain: {loaded.remarks[0]}"
     differing = _difference(effective(inspection.config), loaded)
-    return f"{differing} would change" if differing else ""
+    return _with_differences(body, report, remaining), f"{differing} would change" if differing else ""
+
+
+def _with_differences(body: str, report: Migration, remaining: Sequence[KeyStatus]) -> str:
+    """The text with a header that tells of every difference: those that stay, and those that the text hides."""
+    told = {(row.section, row.key): row.verbs for row in remaining if row.changes_results}
+    lost = [
+        Dropped(row.section, row.key, row.text, row.sentence, row.verbs)
+        for row in report.keys
+        if row.changes_results and not set(row.verbs) <= set(told.get((row.section, row.key), ()))
+    ]
+    notes = [
+        f"differs: [{row.section}] {row.key}: {row.sentence}" for row in remaining if row.changes_results
+    ]
+    if notes or lost:
+        notes.insert(0, "Results differ from those of the original program by what is listed here.")
+    return with_header(body, report.path.name, notes, lost)
 
 
 def _difference(before: Config, after: Config) -> str:
@@ -160,7 +184,7 @@ def _anew(inspection: Inspection, report: Migration) -> str:
         if key.line and key.verdict in (Verdict.NO_EFFECT, Verdict.UNSUPPORTED)
     ]
     note = "# Its lines could not be edited one by one, so its comments are not here.\n"
-    return f"{_MARK}{report.path.name}.\n{note}{_unsaid(report)}{''.join(dropped)}\n{body.lstrip()}"
+    return f"{note}{''.join(dropped)}\n{body.lstrip()}"
 
 
 def _edited(inspection: Inspection, report: Migration, target: Path) -> str | None:
@@ -192,15 +216,7 @@ def _edited(inspection: Inspection, report: Migration, target: Path) -> str | No
             lines += ["", "[SYSTEM]", added]
         elif "model_dir" not in system.entries:
             lines[system.line - 1] = f"{lines[system.line - 1]}\n{added}"
-    kept = "\n".join(line for line in lines if line is not None).rstrip()
-    return f"{_MARK}{report.path.name}.\n{_unsaid(report)}{kept}\n"
-
-
-def _unsaid(report: Migration) -> str:
-    """Comments on defaults that mean another thing than in the original program."""
-    return "".join(
-        f"# [{key.section}] {key.key}: {key.sentence}\n" for key in report.keys if not key.line and key.changes_results
-    )
+    return without_header("\n".join(line for line in lines if line is not None)).rstrip() + "\n"
 
 
 def _new_line(

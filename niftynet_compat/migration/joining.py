@@ -7,6 +7,7 @@ from pathlib import Path
 from niftynet_compat.paths import search_folders
 from niftynet_compat.settings.config import Config
 from niftynet_compat.subjects.discovery import Discovery, discover, select_subjects, similar_ids
+from niftynet_compat.subjects.lists import read_value_list
 from niftynet_compat.subjects.partition import phase_subjects, read_split
 from pimms_tf.errors import ConfigError
 
@@ -15,11 +16,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Join:
-    """What was found, one sentence per line; `fails` if no subject, or no phase, can be made of data that are there."""
+    """What was found, one sentence per line; `obstacle` says why data that are there make no subject, or no phase."""
 
     lines: tuple[str, ...]
     num_subjects: int | None = None  # None if data are not at hand
-    fails: bool = False
+    obstacle: str = ""
 
 
 def join_subjects(config: Config) -> Join:
@@ -28,7 +29,7 @@ def join_subjects(config: Config) -> Join:
     images = {name: config.inputs[name] for name in used if not config.inputs[name].csv_data_file}
     if not images:
         return Join(("no task key names an input section of images, so there are no subjects to look for",))
-    absent = {name: places for name in images if (places := _absent(config, name))}
+    absent = {name: places for name in used if (places := _absent(config, name))}
     if absent:
         places = list(dict.fromkeys(place for each in absent.values() for place in each))
         return Join(
@@ -39,10 +40,12 @@ def join_subjects(config: Config) -> Join:
         )
     try:
         found = discover(images)
+        for name in set(used) - set(images):
+            read_value_list(config.values_file(name), name)
     except ConfigError as error:
-        return Join(tuple(map(str, error.mistakes)), 0, fails=True)
+        return _failed(*map(str, error.mistakes))
     except OSError as error:
-        return Join((f"{error.filename} cannot be read ({error.strerror})",), 0, fails=True)
+        return _failed(f"{error.filename} cannot be read ({error.strerror})")
     return _joined(config, found)
 
 
@@ -75,26 +78,36 @@ def _joined(config: Config, found: Discovery) -> Join:
         name: [subject.subject_id for subject in found.subjects if name in subject.images] for name in found.found
     }
     lines += similar_ids(columns)
-    split, fails = _split(config, [subject.subject_id for subject in kept])
-    return Join((*lines, *split), len(kept), fails or not kept)
+    if not kept:
+        return Join(tuple(lines), 0, "no subject has the files that are needed")
+    split, obstacle = _split(config, [subject.subject_id for subject in kept])
+    return Join((*lines, split) if split else tuple(lines), len(kept), obstacle)
 
 
-def _split(config: Config, ids: list[str]) -> tuple[list[str], bool]:
+def _failed(*lines: str) -> Join:
+    return Join(lines, 0, lines[0])
+
+
+def _split(config: Config, ids: list[str]) -> tuple[str, str]:
+    """What the split on file says, and why it cannot be used."""
     try:
         if not config.split_file.is_file():
-            return [], False
+            return "", ""
         split = read_split(config.split_file)
         training = phase_subjects(ids, split, "training", f"dataset_split_file {config.split_file}")
     except (ConfigError, OSError) as error:
-        return [str(error)], True
-    return [f"{len(training)} of {len(ids)} are training subjects of {config.split_file}"], False
+        return str(error), str(error)
+    return f"{len(training)} of {len(ids)} are training subjects of {config.split_file}", ""
 
 
 def _absent(config: Config, name: str) -> list[str]:
     section = config.inputs[name]
     try:
-        if section.csv_file:
-            return [] if Path(section.csv_file).is_file() else [section.csv_file]
+        listed = section.csv_file
+        if section.csv_data_file:
+            listed = str(config.values_file(name))
+        if listed:
+            return [] if Path(listed).is_file() else [listed]
         return [
             str(folder)
             for folder in search_folders(section.path_to_search, config.working_folder)

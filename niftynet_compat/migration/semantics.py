@@ -3,17 +3,28 @@
 from typing import NamedTuple
 
 from niftynet_compat.runs.model_dir import ModelDir
+from niftynet_compat.schema import programs
 from niftynet_compat.schema.keys import shown
-from niftynet_compat.schema.programs import NETWORKS, OUR_NETWORKS, TWO_DIMENSIONAL
+from niftynet_compat.schema.programs import NETWORKS
 from niftynet_compat.schema.system import UNIFORM
 from niftynet_compat.settings.config import Config, Inspection
+from niftynet_compat.settings.requirements import WHITENING
+
+_SEGMENTERS = ("hemis", "pimms_soft", "pimms_hard", "pimms_online")
+_STACKED = {
+    "label": ("train", "evaluation"),
+    "sampler": ("train",),
+    "inferred": ("evaluation",),
+    "modalities": ("train",),
+}
 
 
 class Difference(NamedTuple):
-    """What is different about a key, or about its being left out."""
+    """What is different about a key, or about its being left out, and the verbs whose results change by it."""
 
     sentence: str
     changes_results: bool
+    verbs: tuple[str, ...] = ("train", "inference")
 
 
 def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
@@ -22,6 +33,7 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
     if not config.application:
         return {}
     given = {(section.name, key) for section in inspection.file.sections for key in section.entries}
+    ours = programs.ours(config.network.name)
     rows: dict[tuple[str, str], Difference] = {}
     training = config.training
     if training.vars_to_restore and not training.vars_to_freeze:
@@ -29,29 +41,32 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
             "unset, it freezes nothing; NiftyNet froze what vars_to_restore = "
             f"{training.vars_to_restore} matches, which vars_to_freeze with the same value does here",
             True,
+            ("train",),
         )
     rows |= _start(config)
-    if config.network.name.startswith(TWO_DIMENSIONAL):
+    if ours in _SEGMENTERS and config.pimms.spatial_rank == 2:
         rows |= _two_dimensional(config, given)
     if config.task_name == "MULTITASK" and config.network.decay == 0:
         rows["NETWORK", "decay"] = Difference(
             "with decay = 0 the released program had no modality loss; here modality_weight = 0 in [PIMMS] switches it "
             "off",
             True,
+            ("train",),
         )
     if config.task_name == "MULTITASK" and config.pimms.modality_weight == 1.0:
         rows["MULTITASK", "decay_constant"] = Difference(
             "the modality loss is weighed by exp(-gamma i); the released program took 10 exp(-gamma i) and a tenth of "
             "the segmentation loss, which is modality_weight = 100 in [PIMMS]",
             True,
+            ("train",),
         )
-    rows |= _network(config)
-    rows |= _whole_slices(config, given)
-    for key in ("label", "sampler", "inferred", "modalities"):
+    rows |= _network(config, ours)
+    rows |= _whole_slices(config, given, ours)
+    for key, verbs in _STACKED.items():
         if len(config.sources(key)) > 1:
-            rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True)
-    is_old = config.network.name not in OUR_NETWORKS and config.task_name != "CLASSIFICATION"
-    if is_old and config.network.window_sampling == "uniform" and config.pimms.sampling_area != "all":
+            rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True, verbs)
+    is_cut = config.network.window_sampling == "uniform" and config.pimms.sampling_area != "all"
+    if is_cut and config.task_name != "CLASSIFICATION":
         # Where the key is in the file, its verdict says it.
         rows.setdefault(("NETWORK", "window_sampling"), Difference(UNIFORM, False))
     rows |= _label_window(config)
@@ -85,38 +100,45 @@ def _start(config: Config) -> dict[tuple[str, str], Difference]:
         return {key: Difference(text, False)}
     texts = []
     if training.starting_iter < 0 and not present:
-        texts.append("model_dir has no checkpoint as yet, so training stops, as in NiftyNet; give 0 to begin")
+        texts.append("training needs a checkpoint in model_dir, as in NiftyNet; give 0 to begin")
     elif training.starting_iter > 0 and training.starting_iter not in present:
-        texts.append("model_dir has no such checkpoint as yet, so training stops, as in NiftyNet")
+        texts.append("training needs that checkpoint in model_dir, as in NiftyNet")
     if training.starting_iter >= training.max_iter:
         texts.append(f"max_iter = {training.max_iter} is not above it, so training makes no step, as in NiftyNet")
     return {key: Difference("; ".join(texts), False)} if texts else {}
 
 
-def _network(config: Config) -> dict[tuple[str, str], Difference]:
-    network = NETWORKS.get(config.network.name)
-    if network is None or network.ours is None or config.network.name == network.ours:
+def _network(config: Config, ours: str | None) -> dict[tuple[str, str], Difference]:
+    """What the network is otherwise than the original's, by whatever name of it the file calls it."""
+    if ours is None:
         return {}
-    if network.reason:
-        return {("NETWORK", "name"): Difference(f"it means {network.ours} here; {network.reason}", True)}
+    named = NETWORKS[config.network.name]
+    means = "" if config.network.name == ours else f"it means {ours} here; "
+    if config.pimms.spatial_rank == 3 and ours in _SEGMENTERS:
+        return {("NETWORK", "name"): Difference(f"{means}{programs.VOLUMES}", True)}
+    if named.reason:
+        return {("NETWORK", "name"): Difference(f"{means}{named.reason}", True)}
     if config.pimms.preset != "paper":
-        return {("NETWORK", "name"): Difference(f"it means {network.ours} here, built as the released program", False)}
-    text = f"it means {network.ours} here, built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the "
-    return {("NETWORK", "name"): Difference(f"{text}released program did", True)}
+        return {("NETWORK", "name"): Difference(f"{means}it is built as the released program", False)} if means else {}
+    text = f"{means}it is built as the paper says; preset = niftynet2018 in [PIMMS] builds it as the released program"
+    return {("NETWORK", "name"): Difference(f"{text} did", True)}
 
 
-def _whole_slices(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+def _whole_slices(
+    config: Config, given: set[tuple[str, str]], ours: str | None
+) -> dict[tuple[str, str], Difference]:
     """Windows and borders of inference, where volumes are segmented by whole slices instead."""
-    network, pimms = NETWORKS.get(config.network.name), config.pimms
-    is_ours = network is None or network.ours in (None, "modality_classifier", config.network.name)
-    if is_ours or pimms.inference_mode != "auto" or pimms.preset == "niftynet2018" or pimms.spatial_rank == 3:
+    pimms = config.pimms
+    if ours not in _SEGMENTERS:
+        return {}
+    if pimms.inference_mode != "auto" or pimms.preset == "niftynet2018" or pimms.spatial_rank == 3:
         return {}
     by_windows = config.network.window_sampling == "resize" or pimms.mask_scope == "batch"
-    if by_windows or (pimms.classifier_scope == "window" and network.ours != "hemis"):
+    if by_windows or (pimms.classifier_scope == "window" and ours != "hemis"):
         return {}
     text = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS] cuts windows"
     keys = [("INFERENCE", key) for key in ("spatial_window_size", "border")]
-    return {key: Difference(text, True) for key in keys if key in given}
+    return {key: Difference(text, True, ("inference",)) for key in keys if key in given}
 
 
 def _label_window(config: Config) -> dict[tuple[str, str], Difference]:
@@ -130,7 +152,7 @@ def _label_window(config: Config) -> dict[tuple[str, str], Difference]:
                 f"labels are cut like the scans, in windows of {shown(images[0])}; NiftyNet cut windows of "
                 f"{shown(window)} from their middle"
             )
-            return {(name, "spatial_window_size"): Difference(text, True)}
+            return {(name, "spatial_window_size"): Difference(text, True, ("train",))}
     return {}
 
 
@@ -143,15 +165,7 @@ def _two_dimensional(config: Config, given: set[tuple[str, str]]) -> dict[tuple[
             True,
         )
     if not config.network.whitening and not config.network.normalisation:
-        # Where the key is in the file, a remark of loading says it.
-        said = ("NETWORK", "whitening") in given
-        rows["NETWORK", "whitening"] = Difference(
-            ""
-            if said
-            else "scans stay as they are; the released 2-D program whitened them whatever was set, which is "
-            "whitening = True",
-            True,
-        )
+        rows["NETWORK", "whitening"] = Difference(WHITENING, True)
     if ("INFERENCE", "sample_per_volume") in given:
         rows["INFERENCE", "sample_per_volume"] = Difference(
             "the released 2-D program read it as the number of windows per slice, of which there is one here", False

@@ -75,6 +75,7 @@ class KeySpec(NamedTuple):
     command_line: bool = True
     names_sections: bool = False
     differs_at_default: bool = False  # a difference shows where the value is the default, too
+    differs_for: str = ""  # of input sections only those that this key of the task names differ
     fork: bool = False  # only the PIMMS fork knew it; NiftyNet 0.6 refuses a file that has it
 
     @property

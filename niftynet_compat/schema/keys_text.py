@@ -55,7 +55,7 @@ def keys_help(verb: str = "") -> str:
     blocks = []
     for section, read in read_by(verb).items():
         title = "input sections, which only the file can change" if section == INPUT else f"[{section}]"
-        rows = [f"  --{spec.name} {_default(spec)}\n      {spec.meaning}{_choices(spec)}" for spec in read]
+        rows = [f"  --{spec.name} {_default(spec)}\n      {_meaning(spec)}{_choices(spec)}" for spec in read]
         if section == INPUT:
             rows = [row.replace("  --", "  ", 1) for row in rows]
         blocks.append("\n".join([f"keys of {title}", *rows]))
@@ -76,7 +76,7 @@ def keys_markdown() -> str:
     """Returns the text of `docs/keys.md`: one table per section with every key and its verdict."""
     parts = [_INTRODUCTION]
     for section, specs in SPECS.items():
-        rows = [_row(spec.name, spec.meaning, type_words(spec), _default(spec), spec.ruling) for spec in specs.values()]
+        rows = [_key_row(spec) for spec in specs.values()]
         words = [
             f"- `{spec.name} = {word}`: **{ruling.verdict}**. {ruling.sentence}."
             for spec in specs.values()
@@ -103,6 +103,10 @@ def _row(name: str, meaning: str, values: str, default: str, ruling: Ruling) -> 
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
+def _key_row(spec: KeySpec) -> str:
+    return _row(spec.name, _meaning(spec), type_words(spec), _default(spec), spec.ruling)
+
+
 def _facts(spec: KeySpec, section: str) -> list[tuple[str, str]]:
     origin = "this package" if section == "PIMMS" else "the PIMMS fork of NiftyNet" if spec.fork else "NiftyNet 0.6"
     return [
@@ -120,6 +124,10 @@ def _verdict(ruling: Ruling) -> str:
 
 def _word_rows(spec: KeySpec) -> list[tuple[str, Ruling]]:
     return [(word, ruling) for word, ruling in spec.words.items() if ruling.sentence]
+
+
+def _meaning(spec: KeySpec) -> str:
+    return f"fork: {spec.meaning}" if spec.fork else spec.meaning
 
 
 def _default(spec: KeySpec) -> str:

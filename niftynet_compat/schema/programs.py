@@ -58,7 +58,7 @@ class Network(NamedTuple):
 
 
 _GENERIC = "it is a general NiftyNet network; only the PIMMS networks are built here"
-_VOLUMES = "its 3-D back-ends were never published; ours look at slices or volumes, as spatial_window_size is one"
+VOLUMES = "its 3-D back-ends were never published; ours look at slices or volumes, as spatial_window_size is one"
 _UNPUBLISHED = "its parcellation branch was never published; pimms_online segments lesions alone"
 
 
@@ -79,8 +79,8 @@ NETWORKS: dict[str, Network] = {
     "niftynet.contrib.midl.resnet_plugin.ResNet": Network("modality_classifier"),
     "resnet": Network("modality_classifier"),
     "niftynet.network.resnet.ResNet": Network("modality_classifier"),
-    "singletask_pimms_3d": Network("pimms_online", _VOLUMES),
-    "niftynet.contrib.pimms.singletask_pimms_3D.SingletaskPIMMS3D": Network("pimms_online", _VOLUMES),
+    "singletask_pimms_3d": Network("pimms_online", VOLUMES),
+    "niftynet.contrib.pimms.singletask_pimms_3D.SingletaskPIMMS3D": Network("pimms_online", VOLUMES),
     "multitask_pimms_3d": Network(None, _UNPUBLISHED),
     "niftynet.contrib.pimms.multitask_pimms_3D.MultitaskPIMMS3D": Network(None, _UNPUBLISHED),
     "niftynet.network.highres3dnet.HighRes3DNet": Network(None, _GENERIC),
@@ -104,27 +104,33 @@ TWO_DIMENSIONAL = ("niftynet.contrib.hemis.", "niftynet.contrib.hemis_midl.")
 OUR_NETWORKS = ("hemis", "pimms_soft", "pimms_hard", "pimms_online", "modality_classifier")
 
 
+def ours(name: str) -> str | None:
+    """Returns which of our networks a name stands for; None for one that is unknown, or not built here."""
+    network = NETWORKS.get(name)
+    return None if network is None else network.ours
+
+
 def resolve_network(name: str) -> str:
     """Returns which of `hemis`, `pimms_soft`, `pimms_hard`, `pimms_online`, `modality_classifier` a name stands for.
 
     Raises:
         ConfigError: the name is unknown (with the nearest known one), or known and not available (with the reason).
     """
-    network = NETWORKS.get(name)
-    if network is None:
-        complaint = network_complaint(name)
+    if complaint := network_complaint(name, must_be_built=True):
         raise ConfigError(f"[NETWORK] name = {name} {complaint}")
-    if network.ours is None:
-        raise ConfigError(
-            f"[NETWORK] name = {name} is not available: {network.reason}; choose one of {', '.join(OUR_NETWORKS)}"
-        )
-    return network.ours
+    return NETWORKS[name].ours
 
 
-def network_complaint(name: str) -> str | None:
-    """Returns why `name` is no network name at all, with the nearest spelling; None for every name of `NETWORKS`."""
+def network_complaint(name: str, must_be_built: bool = False) -> str | None:
+    """Returns why `name` is no network name at all, with the nearest spelling; None for every name of `NETWORKS`.
+
+    A name that is known and not built here is no mistake in a file, but one for those who want to run it.
+    """
     if name in NETWORKS:
-        return None
+        network = NETWORKS[name]
+        if network.ours is not None or not must_be_built:
+            return None
+        return f"is not available: {network.reason}; choose one of {', '.join(OUR_NETWORKS)}"
     known = nearest(name, NETWORKS, limit=4)
     hint = f"did you mean {known}?" if known else f"choose one of {', '.join(OUR_NETWORKS)}"
     return f"is not the name of a network; {hint}"

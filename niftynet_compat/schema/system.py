@@ -20,7 +20,6 @@ from niftynet_compat.schema.choices import (
     PADDING_MODES,
 )
 from niftynet_compat.schema.keys import (
-    HONOURED,
     Ruling,
     Verdict,
     differs,
@@ -48,9 +47,8 @@ def _network_words() -> dict[str, Ruling]:
         if network.ours is None:
             rows[name] = unsupported(f"{name} is not built here: {network.reason}", stops=True)
         else:
-            rows[name] = (
-                HONOURED if name == network.ours else Ruling(Verdict.HONOURED, f"{name} means {network.ours} here")
-            )
+            what = "is a network of this package" if name == network.ours else f"means {network.ours} here"
+            rows[name] = Ruling(Verdict.HONOURED, f"{name} {what}")
     return rows
 
 
@@ -234,7 +232,7 @@ class NetworkSection:
     num_threads: int = key(
         ini.to_int,
         5,
-        "fork: processes scanning labels",
+        "processes scanning labels",
         command_line=False,
         fork=True,
         no_effect="labels are scanned in one process",
@@ -339,13 +337,13 @@ class TrainingSection:
     do_whole_volume_validation: bool = key(
         ini.to_bool,
         False,
-        "fork: validate on whole volumes by the path of inference, all validation subjects, loss = 1 - mean Dice",
+        "validate on whole volumes by the path of inference, all validation subjects, loss = 1 - mean Dice",
         fork=True,
     )
     curriculum_learning_iter: int = key(
         ini.to_int,
         0,
-        "fork: first iterations, in which pimms_online trains only its classifier",
+        "first iterations, in which pimms_online trains only its classifier",
         low=0,
         differs="gradients are not clipped; the fork cut them at 100",
         fork=True,

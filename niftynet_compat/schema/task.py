@@ -37,7 +37,7 @@ class SegmentationSection:
     inferred: tuple[str, ...] = sources("section of segmentations to evaluate", used_by="evaluation")
     value: tuple[str, ...] = sources("section of values", no_effect="no network here uses values")
     modality_label: tuple[str, ...] = sources(
-        "fork: section of the modality of each scan, a list by csv_data_file or files",
+        "section of the modality of each scan, a list by csv_data_file or files",
         differs="the section named is read; the fork read one that is called modality_label",
         used_by="train inference",
         fork=True,
@@ -81,7 +81,7 @@ class SegmentationSection:
     idxs_to_drop: tuple[int, ...] = key(
         ini.to_ints,
         (),
-        "fork: scans that count as absent at inference, by their place in image, from 0",
+        "scans that count as absent at inference, by their place in image, from 0",
         check=sizes,
         differs="one program of the fork also shuffled the other scans",
         used_by="inference",
@@ -90,7 +90,7 @@ class SegmentationSection:
     permuted_indices: tuple[int, ...] = key(
         ini.to_ints,
         (),
-        "fork: order of the scans at inference, after idxs_to_drop; slots keep their modality",
+        "order of the scans at inference, after idxs_to_drop; slots keep their modality",
         check=sizes,
         differs="the fork looked at it only together with idxs_to_drop",
         used_by="inference",
@@ -99,7 +99,7 @@ class SegmentationSection:
     switch_dataset_every_n: int = key(
         ini.to_int,
         -1,
-        "fork: alternate training sets",
+        "alternate training sets",
         unsupported="all training subjects are drawn from alike",
         used_by="train",
         fork=True,
@@ -119,7 +119,7 @@ class ClassificationSection:
         "section of classifications to evaluate", unsupported="evaluation scores segmentations", used_by="evaluation"
     )
     modality_label: tuple[str, ...] = sources(
-        "fork: section of the modality of each scan, a list by csv_data_file or files",
+        "section of the modality of each scan, a list by csv_data_file or files",
         differs="the section named is read; the fork read one that is called modality_label",
         used_by="train inference",
         fork=True,
@@ -138,9 +138,9 @@ class ClassificationSection:
         "map the label values found to 0, 1, ...",
         differs="values that the training subjects did not have are an error; NiftyNet made them 0",
     )
-    with_bn: bool = key(ini.to_bool, True, "fork: batch normalisation", no_effect="the fork never read it", fork=True)
+    with_bn: bool = key(ini.to_bool, True, "batch normalisation", no_effect="the fork never read it", fork=True)
     csv_labels: bool = key(
-        ini.to_bool, False, "fork: labels from a list", no_effect="the fork never read it", fork=True
+        ini.to_bool, False, "labels from a list", no_effect="the fork never read it", fork=True
     )
 
 
@@ -250,6 +250,7 @@ class InputSection:
         (),
         "window in training, 0 = full length",
         differs="all sections of image must agree; NiftyNet took the last one's",
+        differs_for="image",
         used_by="train inference export",
     )
     referenced: bool = True

@@ -136,6 +136,15 @@ class Config:
         """Whether `[PIMMS] cache` says that prepared scans are kept nowhere."""
         return self.pimms.cache.lower() in ("off", "no", "none", "false", "0")
 
+    def values_file(self, section: str) -> Path:
+        """The list that `csv_data_file` of an input section names: in the working folder, else beside the INI file.
+
+        Where it is in neither, the place in the working folder is returned, as NiftyNet's.
+        """
+        given = expanded(self.inputs[section].csv_data_file)
+        places = [self.working_folder / given, self.path.parent / given]
+        return first_file(places) or absolute(places[0])
+
     def sources(self, key: str) -> tuple[str, ...]:
         """Returns the input sections named by a key of the task, such as `image`; () for a key the task lacks."""
         return getattr(self.task, key, ())

@@ -8,6 +8,10 @@ from niftynet_compat.schema.sections import InputSection, PimmsSection, TaskSect
 from niftynet_compat.settings.reading import Findings
 from niftynet_compat.spelling import nearest
 
+WHITENING = (
+    "is False and scans stay as they are, but the released 2-D programs whitened them whatever was set; write "
+    "whitening = True to do likewise"
+)
 _REQUIRED = {
     "training": ("TRAINING", "NETWORK"),
     "inference": ("INFERENCE", "NETWORK"),
@@ -41,7 +45,8 @@ def check_needs(
             f"name is not set in section [NETWORK], which {action} needs; choose one of "
             + ", ".join(programs.OUR_NETWORKS)
         )
-    if network.name and (complaint := programs.network_complaint(network.name)):
+    complaint = network.name and programs.network_complaint(network.name, must_be_built=action is not None)
+    if complaint:
         findings.mistake_at("NETWORK", "name", network.name, complaint)
     needed = {
         "training": ("image",) if task == "CLASSIFICATION" else ("image", "label"),
@@ -88,12 +93,7 @@ def remark_on_idle_values(
     if parts["training"].patience != TrainingSection().patience and not parts["pimms"].early_stopping:
         findings.remark("TRAINING", "patience", "has no effect without early_stopping = True in [PIMMS]")
     if network.name.startswith(programs.TWO_DIMENSIONAL) and not network.whitening and not network.normalisation:
-        findings.remark(
-            "NETWORK",
-            "whitening",
-            f"is {network.whitening} and scans stay as they are, but the released program of {network.name} whitened "
-            "them whatever was set; write whitening = True to do likewise",
-        )
+        findings.remark("NETWORK", "whitening", WHITENING)
 
 
 def check_references(

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from datetime import datetime
 
-from niftynet_compat.paths import absolute, expanded, search_folders
+from niftynet_compat.paths import search_folders
 from niftynet_compat.schema import sections
 from niftynet_compat.schema.sections import Value
 from niftynet_compat.settings.config import Config
@@ -56,7 +56,7 @@ def absolute_paths(config: Config) -> Config:
         name: dataclasses.replace(
             section,
             path_to_search=", ".join(map(str, search_folders(section.path_to_search, folder))),
-            csv_data_file=section.csv_data_file and str(absolute(folder / expanded(section.csv_data_file))),
+            csv_data_file=section.csv_data_file and str(config.values_file(name)),
         )
         for name, section in config.inputs.items()
     }

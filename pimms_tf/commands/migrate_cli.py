@@ -3,13 +3,14 @@
 import argparse
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from niftynet_compat import (
-    ConfigError,
     Migration,
+    Outcome,
     as_dict,
     cleaned_path,
     explain_key,
@@ -19,16 +20,36 @@ from niftynet_compat import (
     migrate_file,
     write_cleaned,
 )
-from pimms_tf.commands.migrate_text import config_text, ini_files, report_text, summary_text
-from pimms_tf.errors import InputError
+from niftynet_compat.migration.header import read_header
+from pimms_tf.commands.migrate_text import config_text, ini_files, is_niftynets, report_text, summary_text
+from pimms_tf.errors import ConfigError, InputError
 
-_NOT_WRITTEN = "not written: "
+
+class _Written(NamedTuple):
+    """Where a cleaned file is, or why there is none; neither if none was asked for."""
+
+    path: Path | None = None
+    why_not: str = ""
+
+    def __str__(self) -> str:
+        return f"written to {self.path}" if self.path else f"not written: {self.why_not}" if self.why_not else ""
+
+
+class _PassedOver(NamedTuple):
+    """A file below a folder that is not reported on, and the reason."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: passed over, {self.why}"
 
 
 def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the verbs; `verb` makes the parser of one from its name, function and help."""
     text = (
-        "say what becomes of NiftyNet's INI files here, key by key; exit code 0 clean, 1 results change, 2 cannot run"
+        "say what becomes of NiftyNet's INI files here, action by action and key by key; exit code 0 clean, 1 results "
+        "change, 2 cannot run"
     )
     sub = verb("migrate", _migrate, text, overrides=False)
     sub.add_argument("paths", nargs="+", type=Path, metavar="CONFIG", help="INI files, or folders with some below them")
@@ -60,25 +81,52 @@ def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if arguments.write is not None and arguments.write.is_file():
         raise InputError(f"--write {arguments.write} is a file, but takes a folder; name the INI files before --write")
-    named = set(arguments.paths)
-    files = [(path, below) for path, below in ini_files(arguments.paths) if path in named or not is_cleaned(path)]
-    if not files:
-        raise InputError(f"{', '.join(map(str, arguments.paths))}: no .ini file there or in folders below")
+    files, passed_over = _chosen(ini_files(arguments.paths), set(arguments.paths))
+    if not files and not arguments.json:
+        raise InputError(_nothing_there(arguments.paths, passed_over))
     with _without_warnings():
         reports = [migrate_file(path, arguments.app) for path, _ in files]
     targets: dict[Path, Path] = {}
-    written = [_written(report, below, arguments, targets) for report, (_, below) in zip(reports, files, strict=True)]
+    written = [_write(report, below, arguments, targets) for report, (_, below) in zip(reports, files, strict=True)]
     # Whoever asked for files and did not get all of them must not be told that all is well.
-    failed = any(note.startswith(_NOT_WRITTEN) for note in written)
-    code = max(*(report.exit_code for report in reports), 2 if failed else 0)
+    failed = not files or any(each.why_not for each in written)
+    code = max([int(Outcome.STOPS) if failed else 0, *(report.exit_code for report in reports)])
     if arguments.json:
-        rows = [as_dict(report) | {"written": note} for report, note in zip(reports, written, strict=True)]
-        print(json.dumps({"exit_code": code, "files": rows}, indent=2))
+        rows = [as_dict(report) | {"written": str(each)} for report, each in zip(reports, written, strict=True)]
+        others = [{"path": str(each.path), "why": each.why} for each in passed_over]
+        print(json.dumps({"exit_code": code, "files": rows, "passed_over": others}, indent=2))
         return code
-    for report, note in zip(reports, written, strict=True):
-        print(report_text(report, everything=not arguments.brief), *([f"  {note}"] if note else []), "", sep="\n")
-    print(summary_text(reports))
+    for report, each in zip(reports, written, strict=True):
+        print(report_text(report, everything=not arguments.brief), *([f"  {each}"] if any(each) else []), "", sep="\n")
+    print(*passed_over, summary_text(reports), sep="\n")
     return code
+
+
+def _chosen(
+    files: Sequence[tuple[Path, Path]], named: Collection[Path]
+) -> tuple[list[tuple[Path, Path]], list[_PassedOver]]:
+    """The files to report on, and those in folders that are not: other programs' files, and copies of others here."""
+    kept, passed_over = [], []
+    originals = {path.name for path, _ in files if not is_cleaned(path)}
+    for path, below in files:
+        original = read_header(path).original
+        if path in named:
+            kept.append((path, below))
+        elif original in originals:
+            passed_over.append(_PassedOver(path, f"since migrate wrote it from {original}"))
+        elif not is_niftynets(path):
+            passed_over.append(_PassedOver(path, "since it has no section of NiftyNet"))
+        else:
+            kept.append((path, below))
+    return kept, passed_over
+
+
+def _nothing_there(paths: Sequence[Path], passed_over: Sequence[_PassedOver]) -> str:
+    where = ", ".join(map(str, paths))
+    if not passed_over:
+        return f"{where}: no .ini file there or in folders below"
+    some = passed_over[0]
+    return f"{where}: {len(passed_over)} .ini files there, none of NiftyNet; {some.path} is passed over, {some.why}"
 
 
 @contextmanager
@@ -93,23 +141,24 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _written(report: Migration, below: Path, arguments: argparse.Namespace, targets: dict[Path, Path]) -> str:
-    """Writes the cleaned file if it is asked for; returns where it is, or why there is none.
+def _write(report: Migration, below: Path, arguments: argparse.Namespace, targets: dict[Path, Path]) -> _Written:
+    """Writes the cleaned file if it is asked for.
 
     `targets` are the files written so far, each with its original; this one is added.
     """
     if arguments.write is None:
-        return ""
+        return _Written()
     folder = None if arguments.write == Path() else arguments.write / below.parent
     target = cleaned_path(report.path, folder)
     if target in targets:
-        return f"{_NOT_WRITTEN}{target} was just written from {targets[target]}; give each of the two its own --write"
+        why = f"{target} was just written from {targets[target]}; give each of the two its own --write"
+        return _Written(why_not=why)
     try:
         done = write_cleaned(report.path, target, arguments.app)
     except ConfigError as error:
-        return f"{_NOT_WRITTEN}{error}"
+        return _Written(why_not=str(error))
     targets[target] = report.path
-    return f"written to {done}"
+    return _Written(done)
 
 
 def _show(arguments: argparse.Namespace, words: Sequence[str]) -> int:

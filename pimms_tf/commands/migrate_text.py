@@ -4,24 +4,24 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from niftynet_compat import Config, KeyStatus, Migration, Verdict
+from niftynet_compat import ActionOutcome, Config, KeyStatus, Migration, Outcome, Verdict
+from niftynet_compat.ini import read_ini
 from niftynet_compat.schema.keys import key_specs, shown
-from pimms_tf.errors import excerpt
-
-_STATES = {0: "clean", 1: "results change", 2: "cannot run"}
+from niftynet_compat.schema.sections import OTHER_TASKS, SYSTEM_SECTIONS, TASK_SECTIONS
+from pimms_tf.errors import ConfigError, excerpt
 
 
 def report_text(report: Migration, everything: bool = True) -> str:
     """Returns the report on one file, the gravest first; without `everything` honoured keys are only counted."""
-    lines = [f"{report.path}: {_STATES[report.exit_code]}"]
+    lines = [f"{report.path}: {report.outcome}"]
     if report.application:
         lines += [
             f"  task     {report.application}, as its section says; NiftyNet is told by -a",
             f"  network  {report.network}",
         ]
+    lines += map(_action_line, report.actions if report.keys else ())
     if not report.keys:  # otherwise they stand at their keys
         lines += _block("does not load", map(str, report.mistakes))
-    lines += _block("cannot run as it is", [f"pimms-tf {verb}: {why}" for verb, why in report.blocked])
     lines += _block("NiftyNet 0.6 would stop at it", report.original)
     if report.join is not None:
         lines += _block("subjects", report.join.lines)
@@ -43,11 +43,18 @@ def report_text(report: Migration, everything: bool = True) -> str:
     return "\n".join(lines)
 
 
+def _action_line(action: ActionOutcome) -> str:
+    """What one action comes to, in the words and from the value that the first line and the exit code follow."""
+    reasons = f": {'; '.join(action.reasons)}" if action.reasons else ""
+    aside = "" if action.is_meant else " (the file has no settings for it)"
+    return f"  pimms-tf {action.verb:<10}  {action.outcome}{reasons}{aside}"
+
+
 def summary_text(reports: Sequence[Migration]) -> str:
-    """Returns what the files come to together: states, verdicts, and the commonest reasons for change."""
-    states = Counter(report.exit_code for report in reports)
+    """Returns what the files come to together: outcomes, verdicts, and the commonest reasons for change."""
+    outcomes = Counter(report.outcome for report in reports)
     verdicts = Counter(str(key.verdict) for report in reports for key in report.keys)
-    counted = [f"{states[code]} {name}" for code, name in _STATES.items() if states[code]]
+    counted = [f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcomes[outcome]]
     lines = [f"{len(reports)} {'file' if len(reports) == 1 else 'files'}: {', '.join(counted) or 'none'}"]
     lines += [f"  {verdicts[str(verdict)]:6d} keys {verdict}" for verdict in Verdict if verdicts[str(verdict)]]
     grave = Counter(
@@ -86,6 +93,15 @@ def ini_files(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
         else:
             found.setdefault(path, Path(path.name))
     return list(found.items())
+
+
+def is_niftynets(path: Path) -> bool:
+    """Returns whether an INI file can be read and has any section that means something to NiftyNet."""
+    try:
+        file = read_ini(path)
+    except ConfigError:
+        return False
+    return any(section.name in (*SYSTEM_SECTIONS, *TASK_SECTIONS, *OTHER_TASKS) for section in file.sections)
 
 
 def _block(title: str, texts: Iterable[str]) -> list[str]:

@@ -18,6 +18,10 @@ spatial_window_size = (16, 16, 1)
 model_dir = m
 [NETWORK]
 name = pimms_online
+whitening = True
+window_sampling = resize
+[PIMMS]
+preset = niftynet2018
 [TRAINING]
 [INFERENCE]
 [SEGMENTATION]
@@ -85,6 +89,13 @@ def test_json_has_every_key_of_every_file(folder, capsys):
         "sentence": "hidden files are passed over, and a missing folder of a section in use is an error at once",
         "changes_results": False,
         "stops": False,
+        "verbs": ["train", "inference", "evaluation"],
+    }
+    assert report["files"][1]["actions"][0] == {
+        "verb": "train",
+        "outcome": "results change",
+        "reasons": [],
+        "is_meant": True,
     }
 
 
@@ -121,6 +132,68 @@ def test_write_goes_beside_the_original_or_into_a_folder_that_mirrors_the_search
         Path("sub/changed.ini"),
     ]
     assert (folder / "clean.ini").read_text() == CLEAN
+
+
+def test_files_of_other_programs_in_a_folder_are_passed_over_and_one_that_is_named_is_not(folder, capsys):
+    (folder / "sub" / "broken.ini").unlink()
+    (folder / "tox.ini").write_text("[tox]\nenvlist = py3\n[testenv]\ncommands = pytest\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -q\n")
+    (folder / "main.ini").write_text("[config]\nversion = 1.0\n[weights]\nurl = x\naction = expand\n")
+    (folder / "image.ini").write_bytes(b"\x93\xff\x00")
+    assert main(["migrate", "."]) == 1
+    out = capsys.readouterr().out
+    for name in ("tox", "pytest", "main", "image"):
+        assert f"{name}.ini: passed over, since it has no section of NiftyNet\n" in out
+    assert "2 files: 1 clean, 1 results change" in out
+    assert main(["migrate", "tox.ini"]) == 2
+    assert "requires the section [SEGMENTATION]" in capsys.readouterr().out
+
+
+def test_a_folder_of_written_files_is_reported_on_and_one_beside_its_original_is_not(folder, capsys):
+    main(["migrate", "sub/changed.ini", "clean.ini", "--write", "out"])
+    capsys.readouterr()
+    assert main(["migrate", "out", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [Path(row["path"]).name for row in report["files"]] == ["changed.ini", "clean.ini"]
+    assert [row["outcome"] for row in report["files"]] == ["results change", "clean"]
+    assert main(["migrate", "clean.ini", "--write"]) == 0
+    capsys.readouterr()
+    assert main(["migrate", ".", "--json"]) == 2
+    others = json.loads(capsys.readouterr().out)["passed_over"]
+    assert [Path(row["path"]).name for row in others] == ["clean_migrated.ini", "changed.ini", "clean.ini"]
+    assert others[0]["why"] == "since migrate wrote it from clean.ini"
+
+
+def test_where_nothing_is_found_json_says_so(folder, capsys):
+    (folder / "empty").mkdir()
+    assert main(["migrate", "empty", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {"exit_code": 2, "files": [], "passed_over": []}
+    (folder / "empty" / "tox.ini").write_text("[tox]\n")
+    assert main(["migrate", "empty"]) == 2
+    assert "1 .ini files there, none of NiftyNet; empty/tox.ini is passed over" in capsys.readouterr().err
+
+
+def test_an_edit_outlives_the_next_write_and_is_said(folder, capsys):
+    main(["migrate", "clean.ini", "--write"])
+    target = folder / "clean_migrated.ini"
+    target.write_text(target.read_text().replace("num_classes = 2", "num_classes = 3"))
+    capsys.readouterr()
+    assert main(["migrate", "clean.ini", "--write"]) == 2
+    assert "not written: " in capsys.readouterr().out
+    assert load_config(target).task.num_classes == 3
+
+
+def test_the_first_line_the_line_of_each_action_and_the_exit_code_agree(folder, capsys):
+    text = CLEAN.replace("[TRAINING]", "[TRAINING]\nloss_type = DicePlusXEntTopK")
+    (folder / "x.ini").write_text(text)
+    assert main(["migrate", "x.ini"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("x.ini: cannot run")
+    assert any(line.startswith("  pimms-tf train       cannot run: [TRAINING] loss_type: ") for line in lines)
+    assert "  pimms-tf inference   clean" in lines
+    (evaluation,) = [line for line in lines if line.startswith("  pimms-tf evaluation  cannot run: requires")]
+    assert evaluation.endswith(" (the file has no settings for it)")
+    assert "1 file: 1 cannot run" in lines
 
 
 def test_a_folder_without_files_and_a_file_after_write_are_mistakes(folder, capsys):

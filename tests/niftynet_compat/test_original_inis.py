@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from niftynet_compat import ConfigError, Verdict, load_config, migrate_file, resolve_network, write_cleaned
+from niftynet_compat import ConfigError, Outcome, Verdict, load_config, migrate_file, resolve_network, write_cleaned
 
 DATA = "/raid/tom/Database_WMH"
 HEMIS = "niftynet.contrib.hemis.hemis.HeMIS"
@@ -201,7 +201,7 @@ NO_SCANS = NO_SCANS[: NO_SCANS.index("[EVALUATION]")] + segmentation("scans", "b
 
 CASES = [
     Case("scalenet_config", SCALENET, "T1,T2,T1c,Flair", "label", (32, 32, 32), 5, 0.01, None, 2, ""),
-    Case("HA_train_HeMIS", FIRST_HEMIS, "Flair,T1,T1c,T2", "label", (32, 32, 32), 1, 0.001, "hemis", 0, "hemis cannot"),
+    Case("HA_train_HeMIS", FIRST_HEMIS, "Flair,T1,T1c,T2", "label", (32, 32, 32), 1, 0.001, "hemis", 1, "hemis cannot"),
     Case(
         "train_HeMIS_config",
         hemis_2d("Flair,T1,T1c,T2", "Lesion", "64", "1e-4", "1e-4", "nesterov"),
@@ -434,6 +434,9 @@ def test_every_key_gets_one_verdict_with_its_line_and_a_sentence_and_none_is_unk
 @by_name(CASES)
 def test_the_outcome_here_and_in_niftynet_is_told(case, tmp_path):
     report = migrate_file(written(case, tmp_path))
+    meant = [action for action in report.actions if action.is_meant]
+    assert report.exit_code == max(action.outcome for action in meant)
+    assert all(bool(action.reasons) == (action.outcome is Outcome.STOPS) for action in report.actions)
     if case.code is not None:
         assert report.exit_code == case.code
     told = " / ".join(report.original)
@@ -461,6 +464,10 @@ def test_networks_are_resolved_or_refused_in_a_sentence(case, tmp_path):
 def test_the_cleaned_file_loads_without_remark_and_keeps_the_authors_comments(case, tmp_path):
     path = written(case, tmp_path)
     config = load_config(write_cleaned(path, tmp_path / "clean" / path.name))
+    before, after = migrate_file(path), migrate_file(tmp_path / "clean" / path.name)
+    assert [(action.verb, action.outcome) for action in after.actions] == [
+        (action.verb, action.outcome) for action in before.actions
+    ]
     assert config.remarks == ()
     assert config.network.name == case.network
     assert config.sources("image") == tuples(case.image)
