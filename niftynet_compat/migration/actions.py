@@ -83,9 +83,7 @@ def _lacks(inspection: Inspection, verb: str, stopping: Sequence[KeyStatus]) -> 
     found = {section.name: section for section in file.sections}
     parts = {name.lower(): getattr(config, name.lower()) for name in sections.SYSTEM_SECTIONS}
     findings = Findings(file.path, list(known.mistakes), lines=known.lines)
-    requirements.check_needs(
-        programs.canonical_action(verb), config.task_name, config.task, parts, found, findings
-    )
+    requirements.check_needs(programs.canonical_action(verb), config.task_name, config.task, parts, found, findings)
     told = {(row.section, row.key) for row in stopping if row.key}
     new = findings.mistakes[len(known.mistakes) :]
     reasons = [_reason(mistake) for mistake in new if (mistake.section, mistake.key) not in told]

@@ -150,9 +150,7 @@ def _with_differences(body: str, report: Migration, remaining: Sequence[KeyStatu
         for row in report.keys
         if row.changes_results and not set(row.verbs) <= set(told.get((row.section, row.key), ()))
     ]
-    notes = [
-        f"differs: [{row.section}] {row.key}: {row.sentence}" for row in remaining if row.changes_results
-    ]
+    notes = [f"differs: [{row.section}] {row.key}: {row.sentence}" for row in remaining if row.changes_results]
     if notes or lost:
         notes.insert(0, "Results differ from those of the original program by what is listed here.")
     return with_header(body, report.path.name, notes, lost)

@@ -100,9 +100,7 @@ def as_dict(report: Migration) -> dict[str, object]:
     row["path"] = str(report.path)
     row["mistakes"] = list(map(str, report.mistakes))
     row["keys"] = [dataclasses.asdict(key) | {"verdict": str(key.verdict)} for key in report.keys]
-    row["actions"] = [
-        dataclasses.asdict(action) | {"outcome": str(action.outcome)} for action in report.actions
-    ]
+    row["actions"] = [dataclasses.asdict(action) | {"outcome": str(action.outcome)} for action in report.actions]
     return row | {"outcome": str(report.outcome), "exit_code": report.exit_code}
 
 

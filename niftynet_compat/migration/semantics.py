@@ -124,9 +124,7 @@ def _network(config: Config, ours: str | None) -> dict[tuple[str, str], Differen
     return {("NETWORK", "name"): Difference(f"{text} did", True)}
 
 
-def _whole_slices(
-    config: Config, given: set[tuple[str, str]], ours: str | None
-) -> dict[tuple[str, str], Difference]:
+def _whole_slices(config: Config, given: set[tuple[str, str]], ours: str | None) -> dict[tuple[str, str], Difference]:
     """Windows and borders of inference, where volumes are segmented by whole slices instead."""
     pimms = config.pimms
     if ours not in _SEGMENTERS:

@@ -147,9 +147,7 @@ def _verbs(row: KeyStatus, config: Config, extra: Mapping[tuple[str, str], Diffe
 def _mistaken(mistake: Mistake) -> KeyStatus:
     """The status of what is no key at all, or has no value that can be read."""
     text = one_line(mistake.value)
-    return KeyStatus(
-        mistake.section, mistake.key, mistake.line, text, Verdict.UNSUPPORTED, mistake.text, stops=True
-    )
+    return KeyStatus(mistake.section, mistake.key, mistake.line, text, Verdict.UNSUPPORTED, mistake.text, stops=True)
 
 
 def _inherited(found: tuple[IniSection, ...], findings: Findings) -> dict[str, tuple[Entry, str]]:

@@ -139,9 +139,7 @@ class ClassificationSection:
         differs="values that the training subjects did not have are an error; NiftyNet made them 0",
     )
     with_bn: bool = key(ini.to_bool, True, "batch normalisation", no_effect="the fork never read it", fork=True)
-    csv_labels: bool = key(
-        ini.to_bool, False, "labels from a list", no_effect="the fork never read it", fork=True
-    )
+    csv_labels: bool = key(ini.to_bool, False, "labels from a list", no_effect="the fork never read it", fork=True)
 
 
 @dataclass(frozen=True)

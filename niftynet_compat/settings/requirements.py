@@ -45,8 +45,7 @@ def check_needs(
             f"name is not set in section [NETWORK], which {action} needs; choose one of "
             + ", ".join(programs.OUR_NETWORKS)
         )
-    complaint = network.name and programs.network_complaint(network.name, must_be_built=action is not None)
-    if complaint:
+    if network.name and (complaint := programs.network_complaint(network.name)):
         findings.mistake_at("NETWORK", "name", network.name, complaint)
     needed = {
         "training": ("image",) if task == "CLASSIFICATION" else ("image", "label"),

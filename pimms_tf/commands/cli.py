@@ -23,6 +23,7 @@ from pimms_tf.commands.migrate_cli import add_verbs
 from pimms_tf.commands.progress import INTERRUPTED, StopSignals, counting, progress
 from pimms_tf.errors import InputError
 from pimms_tf.study import journal
+from pimms_tf.study.task import task_of
 
 _QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -220,10 +221,22 @@ def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Con
     if getattr(arguments, "subsets", False):
         words = [*words, "--subsets=True"]
     config = load_config(path, words, arguments.app, action)
+    announce(config)
+    return config
+
+
+def announce(config: Config) -> None:
+    """Says what is remarkable about a configuration, refuses what no run can have, and chooses devices.
+
+    All that settings alone can tell is told here, before the seconds that TensorFlow takes to be imported.
+
+    Raises:
+        ConfigError: a network that is not built here, or modalities and classes that do not fit together.
+    """
     for remark in config.remarks:
         logging.getLogger(__name__).warning("%s", remark)
+    task_of(config)
     choose_devices(config)
-    return config
 
 
 def _leave_broken_pipe() -> int:

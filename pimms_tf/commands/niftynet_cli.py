@@ -14,7 +14,7 @@ from niftynet_compat.schema.programs import application_section
 from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTIONS, shown
 from niftynet_compat.settings.command_line import PROGRAMS, Asked, Call, parse_command
 from pimms_tf import __version__
-from pimms_tf.commands.cli import choose_devices, guarded, import_tensorflow
+from pimms_tf.commands.cli import announce, guarded, import_tensorflow
 from pimms_tf.commands.progress import StopSignals
 from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
@@ -46,9 +46,7 @@ def _run(call: Call) -> int:
     config = _config(call)
     print(_version())
     print(settings_text(config).partition("\n")[2], end="", flush=True)
-    for remark in config.remarks:
-        logging.getLogger(__name__).warning("%s", remark)
-    choose_devices(config)
+    announce(config)
     import_tensorflow()
     from pimms_tf.actions.evaluation import evaluation
     from pimms_tf.actions.inference import inference
