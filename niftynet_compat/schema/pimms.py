@@ -28,6 +28,9 @@ class PimmsSection:
         "appearance",
     )
     reference: str = key(ini.to_str, "", "section whose grid the other scans are resampled onto")
+    zero_background: bool = key(
+        ini.to_bool, False, "shift scans that were standardised before, with a background below 0, so that it is 0"
+    )
     keep_incomplete: bool = key(ini.to_bool, True, "keep subjects lacking a scan; False is NiftyNet's rule")
     seed: int = key(ini.to_int, 0, "of split, sampling and initial weights", low=0)
     spatial_rank: int = key(

@@ -87,6 +87,38 @@ def foreground_masks(
     return masks
 
 
+def is_centred(volume: np.ndarray) -> bool:
+    """Whether a scan was standardised before, so that part of the head, or all around it, lies below 0.
+
+    True if a tenth or more of all that the voxels add up to is below 0. Raw scans are never negative; of scans that
+    splines have resampled some hundredths may be.
+    """
+    sample = volume[::2, ::2, ::2]
+    whole = float(np.abs(sample).sum(dtype=np.float64))
+    below = -float(np.minimum(sample, 0).sum(dtype=np.float64))
+    return below > 0 and below >= 0.1 * whole
+
+
+def with_zero_background(volume: np.ndarray) -> np.ndarray:
+    """A scan that `is_centred`, shifted so that what surrounds the head is 0 and the head above; others as they are.
+
+    The surroundings are the commonest value of the outermost voxels if at least half of them have it, else the lowest
+    of all. Whitened within its foreground, the head is then the same as before it was standardised; and the
+    surroundings are, too, unless the head alone was standardised, when they end just below its darkest voxel.
+    """
+    if not is_centred(volume):
+        return volume
+    faces = np.concatenate([np.take(volume, (0, -1), axis=axis).ravel() for axis in range(3)])
+    values, counts = np.unique(faces, return_counts=True)
+    lowest, around = volume.min(), values[np.argmax(counts)]
+    shifted = volume - lowest
+    if 2 * counts.max() >= len(faces):
+        if around > lowest:  # the head alone was standardised, and its darkest voxel is not to be lost
+            shifted += np.float32(1e-3) * shifted.max()
+        shifted[volume == around] = 0
+    return shifted
+
+
 def otsu_threshold(volume: np.ndarray) -> float:
     """Threshold that splits the values into two classes of greatest between-class variance.
 

@@ -31,6 +31,7 @@ from pimms_tf.data.intensity import (
     borders_to,
     foreground_mask,
     foreground_masks,
+    is_centred,
     landmarks,
     map_labels,
     pad,
@@ -39,6 +40,7 @@ from pimms_tf.data.intensity import (
     unlisted_labels,
     unpad,
     whiten,
+    with_zero_background,
 )
 from pimms_tf.errors import InputError
 
@@ -139,6 +141,8 @@ class SubjectLoader:
             see `Grid.matches`.
         loader: by section, the program that reads files; see `images.read_image`.
 
+        zero_background: scans that were standardised before, so that much of them lies below 0, are shifted; see
+            `intensity.with_zero_background`.
         foreground: method of the mask that normalisation looks at, see `intensity.foreground_mask`; None: all voxels.
         fusion: of the masks of several scans: "and", "or", or "multi", each its own.
         multi_is_empty: "multi" gives empty masks, which is NiftyNet's fault; see `intensity.foreground_masks`.
@@ -171,6 +175,7 @@ class SubjectLoader:
     reference: str | None = None
     loader: str | Mapping[str, str | None] | None = None
 
+    zero_background: bool = False
     foreground: str | None = None
     fusion: str = "and"
     multi_is_empty: bool = False
@@ -298,6 +303,9 @@ class SubjectLoader:
             self._check_channels(channels, name, names, patient)
             if not image.data.any():
                 continue
+            if self.zero_background:
+                shifted = [with_zero_background(image.data[..., channel]) for channel in range(channels)]
+                image = replace(image, data=np.stack(shifted, axis=-1))
             if reference is not None:
                 image = self._onto(image, reference.grid, reference.original, name, 3, patient)
             image, place = self._placed(image, name, 3, place, patient)
@@ -384,6 +392,7 @@ class SubjectLoader:
         """Standardises and whitens the present scans where they are."""
         masks = None
         if self.foreground is not None and (self.whitening or self.mapping is not None):
+            self._remark_on_centred(scans, sections, patient)
             with _named(patient):
                 masks = foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
         for slot, name in sections.items():
@@ -402,6 +411,19 @@ class SubjectLoader:
             if self.whitening:
                 self._check_contrast(scans[..., slot], mask, patient.section(name))
                 scans[..., slot] = whiten(scans[..., slot], mask)
+
+    def _remark_on_centred(self, scans: np.ndarray, sections: Mapping[int, str], patient: _Patient) -> None:
+        """Above 0, the foreground of a scan that was standardised before is a part of the head."""
+        if self.foreground != "threshold_plus":
+            return
+        centred = [name for slot, name in sections.items() if is_centred(scans[..., slot])]
+        if centred:
+            logger.warning(
+                "%s: much of %s lies below 0, as after a standardisation, so that the foreground above 0 is a part of "
+                "the head; zero_background = True in [PIMMS] shifts such scans, or give another foreground_type",
+                patient.name,
+                ", ".join(f"[{name}]" for name in centred),
+            )
 
     def _check_contrast(self, scan: np.ndarray, mask: np.ndarray | None, section: str) -> None:
         """Whitened, a scan that is the same everywhere is zero, but would count as a scan and be segmented."""

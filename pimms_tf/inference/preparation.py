@@ -57,7 +57,7 @@ class Preparation:
         pixdim_mm: voxel size of the prepared grid; None leaves each file's own.
         padding, padding_to, padding_mode, keep_zeros: as in `SubjectLoader`.
 
-        foreground, fusion, multi_is_empty: which voxels normalisation looks at, as in `SubjectLoader`.
+        zero_background, foreground, fusion, multi_is_empty: which voxels normalisation looks at, as in `SubjectLoader`.
         whitening: scans are shifted and scaled to mean 0 and standard deviation 1 over the foreground.
         norm_type, cutoff: of the standardisation of histograms, for scans that have landmarks.
         scans: what the slots held in training.
@@ -90,6 +90,7 @@ class Preparation:
     padding_mode: str = "minimum"
     keep_zeros: bool = True
 
+    zero_background: bool = False
     foreground: str | None = None
     fusion: str = "and"
     multi_is_empty: bool = False
@@ -200,6 +201,7 @@ class Preparation:
             padding_mode=self.padding_mode,
             keep_zeros=self.keep_zeros,
             mapping={name: np.array(slot.landmarks) for name, slot in slots.items()} if self.standardises else None,
+            zero_background=self.zero_background,
             foreground=self.foreground,
             fusion=self.fusion,
             multi_is_empty=self.multi_is_empty,

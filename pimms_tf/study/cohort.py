@@ -215,6 +215,7 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
         padding=network.volume_padding_size,
         padding_mode=network.volume_padding_mode,
         padding_to=None if not any(network.volume_padding_to_size) else network.volume_padding_to_size,
+        zero_background=config.pimms.zero_background,
         foreground=network.foreground_type if network.normalise_foreground_only else None,
         fusion=network.multimod_foreground_type,
         norm_type=network.norm_type,

@@ -19,6 +19,7 @@ from pimms_tf.data.intensity import (
     borders_to,
     foreground_mask,
     foreground_masks,
+    is_centred,
     label_mapping,
     landmarks,
     map_labels,
@@ -30,6 +31,7 @@ from pimms_tf.data.intensity import (
     unmap_labels,
     unpad,
     whiten,
+    with_zero_background,
 )
 from pimms_tf.errors import InputError
 
@@ -531,3 +533,43 @@ def test_padded_volumes_are_niftynets(name, recorded):
 def test_a_volume_padded_to_a_size_is_niftynets(recorded):
     padded = pad_to(recorded["pad_input"], (20, 9, 8), "constant")
     np.testing.assert_array_equal(padded, recorded["pad_to__20_9_8__constant"])
+
+
+# Scans that were standardised before
+
+
+def head(background=0.0):
+    """A scan (12, 12, 12) of positive values within a box, and a flat background."""
+    scan = np.full((12, 12, 12), background, np.float32)
+    scan[3:9, 3:9, 3:9] = np.random.default_rng(0).uniform(100, 300, (6, 6, 6))
+    return scan
+
+
+def test_raw_scans_and_their_splines_are_not_centred_and_stay_as_they_are():
+    ringing = ndimage.zoom(head(), 1.5, order=3)
+    assert ringing.min() < 0
+    for scan in (head(), ringing, np.zeros((4, 4, 4), np.float32), head() + 5):
+        assert not is_centred(scan)
+        assert with_zero_background(scan) is scan
+
+
+@pytest.mark.parametrize("over", ["all", "foreground", "range"])
+def test_the_background_of_a_scan_standardised_before_becomes_0_and_the_head_lies_above(over):
+    raw = head()
+    inside = raw > 0
+    voxels = raw if over == "all" else raw[inside]
+    if over == "range":
+        standardised = 2 * raw / raw.max() - 1
+    else:
+        standardised = np.where(inside | (over == "all"), (raw - voxels.mean()) / voxels.std(), 0).astype(np.float32)
+    assert is_centred(standardised)
+    shifted = with_zero_background(standardised)
+    assert not shifted[~inside].any()
+    assert shifted[inside].min() > 0
+    np.testing.assert_array_equal(foreground_mask(shifted, "threshold_plus"), foreground_mask(raw, "threshold_plus"))
+    np.testing.assert_allclose(whiten(shifted, inside)[inside], whiten(raw, inside)[inside], atol=1e-5)
+
+
+def test_without_a_flat_background_the_lowest_value_becomes_0():
+    noise = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(with_zero_background(noise), noise - noise.min())

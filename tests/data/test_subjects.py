@@ -532,3 +532,21 @@ def test_several_times_in_one_of_several_files_are_found_from_headers(files):
     save(files["FLAIR"], np.stack([head(), head()], axis=-1))
     with pytest.raises(InputError, match=r"section \[FLAIR\].* has 2 times or components"):
         AS_STORED.prepared_shape(files)
+
+
+def test_scans_standardised_before_are_remarked_on_or_shifted(tmp_path, caplog):
+    raw = np.zeros((10, 11, 12), np.float32)
+    raw[2:8, 2:8, 2:8] = np.random.default_rng(0).uniform(100, 300, (6, 6, 6))
+    save(tmp_path / "raw.nii.gz", raw)
+    save(tmp_path / "z.nii.gz", (raw - raw.mean()) / raw.std())
+    files = {name: {"T1": tmp_path / f"{name}.nii.gz"} for name in ("raw", "z")}
+    as_niftynet = SubjectLoader(foreground="threshold_plus")
+    expected = as_niftynet.load(files["raw"])
+    assert caplog.text == ""
+    as_niftynet.load(files["z"], "s1")
+    assert "subject s1: much of [T1] lies below 0, as after a standardisation" in caplog.text
+    caplog.clear()
+    shifting = SubjectLoader(foreground="threshold_plus", zero_background=True)
+    np.testing.assert_array_equal(shifting.load(files["raw"]).scans, expected.scans)
+    np.testing.assert_allclose(shifting.load(files["z"]).scans, expected.scans, atol=1e-5)
+    assert caplog.text == ""
