@@ -70,6 +70,7 @@ def main() -> None:
     from niftynet_compat import load_config
     from pimms_tf.actions.train import train
     from pimms_tf.commands.demo import write_subjects
+    from pimms_tf.study import training_study
 
     seconds, memory = [], {}
 
@@ -83,7 +84,7 @@ def main() -> None:
         write_subjects(folder, 4, 3.0, 0)
         path = folder / "steady.ini"
         path.write_text(CONFIG.format(folder=folder, iterations=arguments.iterations), encoding="utf-8")
-        train(load_config(path, action="train"), report, lambda: False)
+        train(training_study(load_config(path, action="train")), report, lambda: False)
     first = None
     for end in (100, 1000, 10_000):
         if end > len(seconds):

@@ -302,7 +302,8 @@ def test_a_multitask_configuration_learns_modalities_from_their_files(study, nul
 
 def test_values_of_modality_files_become_classes(study):
     from niftynet_compat import load_config
-    from pimms_tf.study import cohort, mappings, settings
+    from pimms_tf.study import cohort, mappings
+    from pimms_tf.study.task import task_of
 
     write_modalities(study.folder / "known", {f"sub{number:02d}": (3, 0, 1) for number in range(6)})
     loaded = {}
@@ -314,9 +315,9 @@ def test_values_of_modality_files_become_classes(study):
             PIMMS={"null_class": null_class},
         )
         config = load_config(path, action="train")
-        task = settings.task_of(config)
+        task = task_of(config)
         loader = mappings.with_mappings(cohort.subject_loader(config, task, True), config, task, [])
-        files = cohort.task_subjects(config, task, needs_label=True)[0]
+        files = cohort.find_cohort(config, task, needs_label=True).subjects[0]
         loaded[null_class] = loader.load(files.images, files.subject_id).modality.tolist()
     assert loaded == {False: [2, -1, 0], True: [3, 0, 1]}
 

@@ -144,7 +144,7 @@ def test_a_row_of_names_or_numbers_gives_each_scan_its_modality(study, row, clas
     task = task_of(config)
     assert (task.modality_image, task.modality_values) == (None, "modality_label")
     assert cohort.modality_classes(config, task)["sub03"] == classes
-    subjects = cohort.task_subjects(config, task, needs_label=True)
+    subjects = cohort.find_cohort(config, task, needs_label=True).subjects
     loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task, subjects)
     assert tuple(loader.load(subjects[0].images, subjects[0].subject_id).modality) == classes
 
@@ -187,8 +187,9 @@ def test_more_values_than_modalities_are_refused(study):
 def test_subjects_without_a_row_are_left_out_and_named(study, caplog):
     config = modality_list(study, rows_of(study, *["0,1,2"] * 4))
     with caplog.at_level(logging.WARNING):
-        subjects = cohort.task_subjects(config, task_of(config), needs_label=True)
-    assert [subject.subject_id for subject in subjects] == ["sub00", "sub01", "sub02", "sub03"]
+        found = cohort.find_cohort(config, task_of(config), needs_label=True)
+        cohort.say_cohort(task_of(config), found)
+    assert [subject.subject_id for subject in found.subjects] == ["sub00", "sub01", "sub02", "sub03"]
     assert "2 subjects are left out, each of which has no row in [modality_label]: sub04, sub05" in caplog.text
 
 
@@ -196,7 +197,7 @@ def test_a_list_of_other_subjects_is_refused_with_one_of_each(study):
     config = modality_list(study, "0,0,1,2\n1,0,1,2\n")
     words = "lists 2 subjects such as 0, but the data has 6 such as sub00 and none are in common"
     with pytest.raises(ConfigError, match=words):
-        cohort.task_subjects(config, task_of(config), needs_label=True)
+        cohort.find_cohort(config, task_of(config), needs_label=True)
 
 
 @eager

@@ -13,7 +13,7 @@ from niftynet_compat import load_config
 from niftynet_compat.schema.sections import MultitaskSection, NetworkSection, PimmsSection, key_specs
 from pimms_tf.data.augmentation import curriculum_probabilities
 from pimms_tf.models import PIMMS, PRESETS, VARIANTS, build_model, preset_choices, regularised_variables
-from pimms_tf.study.settings import _LOSS_CHOICES
+from pimms_tf.study.network import _LOSS_CHOICES
 from pimms_tf.training import make_loss
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "fidelity.md"

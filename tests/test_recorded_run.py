@@ -21,7 +21,8 @@ from pimms_tf.data.subjects import train_mapping
 from pimms_tf.evaluation import LabelPair, niftynet_tables
 from pimms_tf.inference import segment
 from pimms_tf.models.layers import Convolution
-from pimms_tf.study import cohort, mappings, settings
+from pimms_tf.study import cohort, mappings
+from pimms_tf.study.task import task_of, window_of
 
 GOLDENS = Path(__file__).parent / "goldens" / "09_endtoend"
 SUBJECTS = [f"case{number:02}" for number in range(6)]
@@ -80,7 +81,7 @@ def segmented(config, trained, subject, probabilities, pads_edges=False):
         trained,
         subject,
         None,
-        settings.window_of(config, "inference"),
+        window_of(config, "inference"),
         config.inference.border,
         config.network.batch_size,
         spatial_rank=3,
@@ -91,8 +92,8 @@ def segmented(config, trained, subject, probabilities, pads_edges=False):
 
 
 def loaded(config, number):
-    task = settings.task_of(config)
-    files = cohort.task_subjects(config, task, needs_label=False)[number]
+    task = task_of(config)
+    files = cohort.find_cohort(config, task, needs_label=False).subjects[number]
     loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     return loader.load(cohort.scan_files(files, task), files.subject_id)
 
@@ -105,14 +106,14 @@ def test_the_settings_are_read_as_written(folder):
     config = configured()
     assert config.model_dir == folder / "model"
     assert config.histogram_file == folder / "model" / "hist.txt"
-    assert settings.window_of(config, "inference") == (16, 16, 8)
+    assert window_of(config, "inference") == (16, 16, 8)
     assert (config.network.multimod_foreground_type, config.network.cutoff) == ("or", (0.01, 0.99))
     assert config.sources("image") == ("T1", "T2")
 
 
 def test_the_recorded_split_sends_every_subject_where_it_went(folder):
     config = configured()
-    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+    subjects = cohort.find_cohort(config, task_of(config), needs_label=True).subjects
     assert [subject.subject_id for subject in subjects] == SUBJECTS
     split = read_split(config.split_file)
     assert split == cohort.phases_of(config, subjects)
@@ -123,9 +124,9 @@ def test_the_recorded_split_sends_every_subject_where_it_went(folder):
 
 def test_training_subjects_give_the_recorded_landmarks(folder):
     config = configured()
-    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+    subjects = cohort.find_cohort(config, task_of(config), needs_label=True).subjects
     training = cohort.subjects_in_phase(subjects, read_split(config.split_file), Phase.TRAINING, config)
-    loader = cohort.subject_loader(config, settings.task_of(config), needs_label=False)
+    loader = cohort.subject_loader(config, task_of(config), needs_label=False)
     recorded = read_mapping(config.histogram_file)
     computed = train_mapping(loader, training)
     for name in ("T1", "T2"):

@@ -26,8 +26,8 @@ from pimms_tf.evaluation import (
 )
 from pimms_tf.files import sweep
 from pimms_tf.inference import subset_folder
-from pimms_tf.study import cohort, journal, mappings, settings
-from pimms_tf.study.settings import Task, task_of
+from pimms_tf.study import cohort, journal, mappings
+from pimms_tf.study.task import Task, real_modalities, require_section, task_of, write_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ def evaluation(config: Config) -> str:
     task = task_of(config)
     if task.variant == "classifier":
         raise ConfigError(f"{config.path}: evaluation scores segmentations, but {config.network.name} makes none")
-    settings.require_section(config, task.label, "label")
+    require_section(config, task.label, "label")
     codes = mappings.label_codes(config, task.label) if config.task.label_normalisation else None
     references = cohort.files_of_section(config, task.label)
-    subsets = modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]
+    subsets = modality_subsets(real_modalities(task)) if config.pimms.subsets else [()]
     found = _segmentations(config, subsets)
     expected = cohort.expected_subjects(config, references)
     results = []
@@ -71,7 +71,7 @@ def evaluation(config: Config) -> str:
             )
             for table in tables:
                 table.write(subset_folder(config.save_csv_dir, subset))
-    settings.write_settings(config)
+    write_settings(config)
     sweep(config.save_csv_dir)
     journal.evaluation_starts(config, references, len({name for part in found.values() for name in part}))
     write_results(config.save_csv_dir / "evaluation.csv", results)

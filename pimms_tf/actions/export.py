@@ -7,10 +7,11 @@ from pathlib import Path
 from niftynet_compat import Config
 from pimms_tf.models import PIMMS
 from pimms_tf.serving import export_saved_model, verify_export
-from pimms_tf.study import cohort, mappings, settings
+from pimms_tf.study import cohort, mappings
 from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import task_of
 from pimms_tf.study.trained import trained_model
+from pimms_tf.training import devices
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
     The folder is not there before the proof.
     """
     task = task_of(config)
-    settings.prepare_machine(config)
+    devices.prepare_machine(config.pimms.device_threads)
     model = trained_model(config, task)
     loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
     preparation, prove = preparation_of(config, task, loader), functools.partial(_prove, model)

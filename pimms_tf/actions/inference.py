@@ -1,4 +1,4 @@
-"""Inference of a cohort: settings → subjects → masks, lists and scores on disk, all at once or in shards."""
+"""Inference of a study: its subjects → masks, lists and scores on disk, all at once or in shards."""
 
 import hashlib
 import logging
@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ConfigError, SubjectFiles
+from niftynet_compat import SubjectFiles
 from pimms_tf import __version__
 from pimms_tf.actions.sharding import Shard, shards_of
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.data.intensity import LabelMapping, unmap_labels
 from pimms_tf.data.subjects import Subject, SubjectLoader
-from pimms_tf.data.windows import check_border
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.evaluation.results import some_of
@@ -28,11 +27,13 @@ from pimms_tf.inference.overlap import overlapped
 from pimms_tf.inference.records import Record, Records
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.cache import CachedLoader
-from pimms_tf.pipeline.entries import subject_key
-from pimms_tf.study import cohort, journal, mappings, settings
-from pimms_tf.study.predicting import Network, arranged, segmented, takes_slices
-from pimms_tf.study.task import Task, border_of, check_arrangement, notes, task_of, window_of
+from pimms_tf.pipeline.entries import settings_key, subject_key
+from pimms_tf.study import cohort, journal
+from pimms_tf.study.predicting import Network, arranged, segmented
+from pimms_tf.study.study import Study
+from pimms_tf.study.task import Task, notes, real_modalities, write_settings
 from pimms_tf.study.trained import trained_model
+from pimms_tf.training import devices
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ Subset = tuple[str, ...]
 _MISTAKES = (InputError, OSError, MemoryError)
 
 
-def inference(config: Config, shard: Shard | None = None, resume: bool = False) -> None:
+def inference(study: Study, shard: Shard | None = None, resume: bool = False) -> None:
     """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
 
     With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
@@ -55,55 +56,33 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
     Raises:
         ConfigError, InputError: a mistake in the configuration, or in the data of one or more subjects.
     """
-    task = task_of(config)
-    settings.prepare_machine(config)
-    window = window_of(config, "inference")
-    border = _checked_border(config, task, window)
-    _check_subsets(config, task)
-    if len(task.scans) > 1:
-        check_arrangement(config, len(task.scans))
-    codes = None
-    if task.variant != "classifier" and config.task.label_normalisation:
-        settings.require_section(config, task.label, "label")
-        codes = mappings.label_codes(config, task.label)
-    found = cohort.find_cohort(config, task, needs_label=False)
-    subjects = cohort.task_subjects(config, task, False, found)
-    chosen = _subjects_to_infer(config, subjects)
+    config, task = study.config, study.task
+    devices.prepare_machine(config.pimms.device_threads)
+    if study.whole_slices:
+        log.info("segmenting whole slices; windows and borders would be used with [PIMMS] inference_mode = windows")
+    chosen = study.used
     if shard is not None:
         chosen = shard.part_of(chosen)
         log.info("shard %d of %d: %d subjects", *shard, len(chosen))
-    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
     model = trained_model(config, task)
-    settings.write_settings(config)
-    journal.inference_starts(config, journal.files_by_section(found.files), chosen)
-    outputs = _outputs(config, task, shard)
+    write_settings(config)
+    journal.inference_starts(config, journal.files_by_section(study.cohort.files), chosen)
+    outputs = _outputs(study, shard)
     for output in outputs.values():
         sweep(output.folder.folder)
         sweep(output.records.folder)
     done = journal.batch_reporter()
-    run = _Run(
-        config=config,
-        task=task,
-        loader=loader,
-        cached=cohort.cached(loader, config, len(chosen)),
-        network=Network(model, done),
-        window=window,
-        border=border,
-        codes=codes,
-        outputs=outputs,
-        key=_key_of(config, task, model, loader, codes),
-        resume=resume,
-        done=done,
-    )
-    failed: dict[str, Exception] = {}
-    for number, (files, mistake) in enumerate(overlapped(chosen, run.read, run.compute, run.write), start=1):
-        if mistake is None:
-            log.info("%d of %d: %s", number, len(chosen), files.subject_id)
-        else:
-            failed[files.subject_id] = mistake
-            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, _sentence(mistake))
-    if isinstance(run.cached, CachedLoader):
-        run.cached.close()
+    with cohort.caching(study.loader, config, len(chosen)) as cached:
+        run = _Run(
+            study=study,
+            cached=cached,
+            network=Network(model, done),
+            outputs=outputs,
+            key=_key_of(study, model),
+            resume=resume,
+            done=done,
+        )
+        failed = _segment_all(run, chosen)
     for output in run.outputs.values():
         if output.folder.num_scans:
             log.info("Saved %s", output.folder.folder)
@@ -112,7 +91,19 @@ def inference(config: Config, shard: Shard | None = None, resume: bool = False) 
         raise _failure(failed, len(chosen))
 
 
-def merge(config: Config, count: int) -> None:
+def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles]) -> dict[str, Exception]:
+    """Reads, segments and writes all subjects, whatever becomes of single ones; returns the mistakes of these."""
+    failed: dict[str, Exception] = {}
+    for number, (files, mistake) in enumerate(overlapped(chosen, run.read, run.compute, run.write), start=1):
+        if mistake is None:
+            log.info("%d of %d: %s", number, len(chosen), files.subject_id)
+        else:
+            failed[files.subject_id] = mistake
+            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, _sentence(mistake))
+    return failed
+
+
+def merge(study: Study, count: int) -> None:
     """Writes `inferred.csv` and `modality_scores.csv` of a cohort that was segmented in `count` shards.
 
     Raises:
@@ -122,17 +113,14 @@ def merge(config: Config, count: int) -> None:
     """
     if count < 1:
         raise InputError(f"--merge {count}: a cohort is segmented in 1 shard or more")
-    task = task_of(config)
-    _check_subsets(config, task)
-    chosen = _subjects_to_infer(config, cohort.task_subjects(config, task, needs_label=False))
-    loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
+    chosen = study.used
     shards = shards_of([files.subject_id for files in chosen], count)
-    for folder, records in _outputs(config, task, None).values():
+    for folder, records in _outputs(study, None).values():
         done = {files.subject_id: records.read(files.subject_id) for files in chosen}
         missing = [
             f"{files.subject_id} (shard {shards[files.subject_id].number} of {count})"
             for files in chosen
-            if done[files.subject_id] is None or _has_changed(files, task, loader, records, done[files.subject_id])
+            if done[files.subject_id] is None or _has_changed(files, study, records, done[files.subject_id])
         ]
         if missing:
             raise InputError(
@@ -183,14 +171,9 @@ class _Result(NamedTuple):
 class _Run:
     """What is the same for all subjects, and the three steps of each: read, compute, write."""
 
-    config: Config
-    task: Task
-    loader: SubjectLoader
+    study: Study
     cached: SubjectLoader | CachedLoader
     network: Network
-    window: tuple[int, int, int]
-    border: tuple[int, int, int]
-    codes: LabelMapping | None
     outputs: Mapping[Subset, _Output]
     key: str  # of weights and settings
     resume: bool
@@ -198,8 +181,8 @@ class _Run:
 
     def read(self, files: SubjectFiles) -> _Prepared | list[Record]:
         """The prepared subject, or its records if it is done already."""
-        scans = cohort.scan_files(files, self.task)
-        key = _content_of(self.loader, scans, files.subject_id)
+        scans = cohort.scan_files(files, self.study.task)
+        key = _content_of(self.study.loader, scans, files.subject_id)
         if self.resume:
             records = [output.records.read(files.subject_id) for output in self.outputs.values()]
             if all(_is_of(record, self.key, key) for record in records):
@@ -207,8 +190,8 @@ class _Run:
         for output in self.outputs.values():
             output.records.forget(files.subject_id)
         subject = self.cached.load(scans, files.subject_id)
-        _name_blank_scans(self.task, files, subject)
-        return _Prepared(key, *arranged(self.config, subject))
+        _name_blank_scans(self.study.task, files, subject)
+        return _Prepared(key, *arranged(self.study.config, subject))
 
     def compute(self, files: SubjectFiles, content: _Prepared | list[Record]) -> list[Record | _Result]:
         if isinstance(content, list):
@@ -219,28 +202,28 @@ class _Run:
         return [self._answer(files, subset, content) for subset in self.outputs]
 
     def _answer(self, files: SubjectFiles, subset: Subset, content: _Prepared) -> _Result:
-        shown = _shown(content.subject, subset, self.task, self.config.pimms.seed)
+        shown = _shown(content.subject, subset, self.study.task, self.study.config.pimms.seed)
         if shown is None:
             return _Result(content.key)
         slots, part = shown
-        journal.grid_sampling(part.scans.shape, self.window)
-        names = _scan_names(self.task, files, [content.order[slot] for slot in slots])
-        inference, began = self.config.inference, time.perf_counter()
+        journal.grid_sampling(part.scans.shape, self.study.window)
+        names = _scan_names(self.study.task, files, [content.order[slot] for slot in slots])
+        inference, began = self.study.config.inference, time.perf_counter()
         scores, image = segmented(
-            self.config,
-            self.task,
+            self.study.config,
+            self.study.task,
             self.network,
             part,
-            self.window,
-            self.border,
-            probabilities=self.config.task.output_prob,
+            self.study.window,
+            self.study.border,
+            probabilities=self.study.config.task.output_prob,
             order=inference.output_interp_order,
             fill=inference.fill_constant,
         )
         if image is None:
             self.done(time.perf_counter() - began)
         elif not subset:
-            _warn_of_doubles(self.task, part, names, scores)
+            _warn_of_doubles(self.study.task, part, names, scores)
         return _Result(content.key, image, scores, part.valid, names)
 
     def write(self, files: SubjectFiles, results: list[Record | _Result]) -> None:
@@ -261,12 +244,12 @@ class _Run:
         return replace(record, result="" if path is None else path.name, scores=rows)
 
     def _write_result(self, subject_id: str, folder: Path, result: _Result) -> Path | None:
-        form, postfix = self.config.pimms.output_names, self.config.inference.output_postfix
-        every = self.config.task.output_prob
+        form, postfix = self.study.config.pimms.output_names, self.study.config.inference.output_postfix
+        every = self.study.config.task.output_prob
         path = None
         if result.image is not None:
             path = folder / image_name(subject_id, postfix, form)
-            write_image(_in_codes(result.image, None if every else self.codes), path)
+            write_image(_in_codes(result.image, None if every else self.study.codes), path)
         elif form == "niftynet06":
             path = write_class_table(folder, subject_id, postfix, result.scores, result.valid, every)
         if path is not None:
@@ -274,38 +257,24 @@ class _Run:
         return path
 
 
-def _checked_border(config: Config, task: Task, window: tuple[int, int, int]) -> tuple[int, int, int]:
-    border = border_of(config, window)
-    if config.network.window_sampling != "resize":
-        check_border([size if size > 0 else 2**31 for size in window], border)
-    if takes_slices(config, task):
-        log.info("segmenting whole slices; windows and borders would be used with [PIMMS] inference_mode = windows")
-    return border
-
-
-def _check_subsets(config: Config, task: Task) -> None:
-    if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
-        raise ConfigError(
-            f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
-        )
-
-
-def _outputs(config: Config, task: Task, shard: Shard | None) -> dict[Subset, _Output]:
+def _outputs(study: Study, shard: Shard | None) -> dict[Subset, _Output]:
+    config, task = study.config, study.task
     # Records lie in the model folder, since folders of results are read by programs that expect results.
     root, part = notes(config).root / "records", "" if shard is None else shard.suffix
     outputs = {}
-    for subset in modality_subsets(settings.real_modalities(task)) if config.pimms.subsets else [()]:
+    for subset in modality_subsets(real_modalities(task)) if config.pimms.subsets else [()]:
         folder = subset_folder(config.save_seg_dir, subset)
         outputs[subset] = _Output(ResultFolder(folder, task.modalities, part), Records.below(root, folder))
     return outputs
 
 
-def _key_of(config: Config, task: Task, model: PIMMS, loader: SubjectLoader, codes: LabelMapping | None) -> str:
+def _key_of(study: Study, model: PIMMS) -> str:
     """A hash of everything but the subject that decides what a result looks like, and of some things that do not."""
+    config = study.config
     # Shards may keep prepared scans on a disk of their own, and be followed by those of another phase.
     pimms = replace(config.pimms, cache="", cache_gib=0.0)
-    inference, prepared = replace(config.inference, dataset_to_infer=""), subject_key(loader, {}, "")
-    told = (__version__, task, config.network, inference, config.task, pimms, prepared, codes)
+    inference, prepared = replace(config.inference, dataset_to_infer=""), settings_key(study.loader)
+    told = (__version__, study.task, config.network, inference, config.task, pimms, prepared, study.codes)
     key = hashlib.blake2b(repr(told).encode(), digest_size=16)
     for variable in model.variables:
         key.update(variable.path.encode())
@@ -326,9 +295,9 @@ def _content_of(loader: SubjectLoader, scans: Mapping[str, Path], subject_id: st
         return ""
 
 
-def _has_changed(files: SubjectFiles, task: Task, loader: SubjectLoader, records: Records, record: Record) -> bool:
+def _has_changed(files: SubjectFiles, study: Study, records: Records, record: Record) -> bool:
     """Whether a scan is another than that of the recorded result; those that nobody touched since are not read."""
-    scans = cohort.scan_files(files, task)
+    scans = cohort.scan_files(files, study.task)
     recorded = records.path(files.subject_id).stat().st_mtime_ns
     # The time of change tells also of who set back the time of modification.
     try:
@@ -337,7 +306,7 @@ def _has_changed(files: SubjectFiles, task: Task, loader: SubjectLoader, records
         return True
     if all(max(each.st_mtime_ns, each.st_ctime_ns) <= recorded for each in found):
         return False
-    return not _is_of(record, record.run, _content_of(loader, scans, files.subject_id))
+    return not _is_of(record, record.run, _content_of(study.loader, scans, files.subject_id))
 
 
 def _failure(failed: Mapping[str, Exception], num_subjects: int) -> Exception:
@@ -360,16 +329,6 @@ def _sentence(mistake: Exception) -> str:
     if isinstance(mistake, MemoryError):
         return f"there is not enough memory for it ({str(mistake) or 'no more is known'}); check the size of its scans"
     return str(mistake) if isinstance(mistake, _MISTAKES) else f"{type(mistake).__name__}: {mistake}"
-
-
-def _subjects_to_infer(config: Config, subjects: Sequence[SubjectFiles]) -> list[SubjectFiles]:
-    split = cohort.split_on_file(config)
-    phase = config.inference.dataset_to_infer
-    chosen = cohort.subjects_in_phase(subjects, split, phase, config)
-    why = f"dataset_to_infer = {phase}" if phase else "dataset_to_infer is unset"
-    origin = config.split_file if split is not None else "no split file"
-    log.info("%d of %d subjects (%s; %s)", len(chosen), len(subjects), why, origin)
-    return chosen
 
 
 def _name_blank_scans(task: Task, files: SubjectFiles, subject: Subject) -> None:

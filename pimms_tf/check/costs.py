@@ -2,40 +2,38 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from niftynet_compat import Config, ModelDir, SubjectFiles
-from pimms_tf.actions.train import train_step
+from niftynet_compat import Config, ModelDir
 from pimms_tf.check.report import COSTS, Report, print_bytes, print_seconds
 from pimms_tf.data.images import read_image_header
-from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.models import PIMMS
-from pimms_tf.study import settings
+from pimms_tf.study.network import network, train_step
 from pimms_tf.study.predicting import Network, arranged, segmented
-from pimms_tf.study.task import Task, border_of, real_modalities, window_of
+from pimms_tf.study.study import Study
+from pimms_tf.study.task import real_modalities
+from pimms_tf.study.windows import training_windows
 from pimms_tf.training import TrainingState, devices, new_state
 
 
-def measure_training(
-    config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles], report: Report
-) -> None:
+def measure_training(study: Study, report: Report) -> None:
     """Builds the network, takes a first step, which compiles it, and two more; says what the whole run will take."""
-    settings.prepare_machine(config)
+    config, task = study.config, study.task
+    devices.prepare_machine(config.pimms.device_threads)
     if config.origin("SYSTEM", "num_gpus") != "default":
         devices.strategy("one_device", config.system.num_gpus)  # which complains if there are fewer
     keras.utils.set_random_seed(config.pimms.seed)
-    model = settings.network(task)
+    model = network(task)
     state = new_state(model, config.training.optimiser, config.training.lr, config.training.vars_to_freeze)
     trainable = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     report.fact(COSTS, "trainable parameters", trainable, f"{trainable:,}")
-    step = train_step(config, task, state)
-    batches = iter(settings.training_windows(config, task, loader, subjects, 0))
+    step = train_step(study, state)
+    batches = iter(training_windows(study, study.loader))
     waits, steps = [], []
     try:
         for _ in range(3):
@@ -48,7 +46,7 @@ def measure_training(
     finally:
         batches.close()
     foreground = int((np.asarray(batch.label) > 0).reshape(len(batch.label), -1).any(axis=1).sum())
-    if task.variant != "classifier":
+    if task.segments:
         report.fact(COSTS, "windows with foreground", foreground, f"{foreground} of {len(batch.label)} in one batch")
     if not np.isfinite(loss):
         report.mistake(COSTS, f"the loss of the first steps is {loss}; lower lr or look at the scans")
@@ -56,13 +54,11 @@ def measure_training(
     report.fact(COSTS, "step", float(np.mean(steps[1:])), print_seconds(np.mean(steps[1:])))
     report.fact(COSTS, "waiting for windows", float(np.mean(waits[1:])), print_seconds(np.mean(waits[1:])))
     iteration = float(np.mean(steps[1:]) + np.mean(waits[1:]))
-    folder = ModelDir(config.model_dir)
-    start = folder.resolve(config.training.starting_iter)
-    to_go = max(config.training.max_iter - start, 0)
+    to_go = max(config.training.max_iter - study.start, 0)
     whole = steps[0] + waits[0] + to_go * iteration
     report.fact(COSTS, "whole run", whole, f"{print_seconds(whole)} for {to_go} iterations, without validation")
     _say_memory(report)
-    _say_checkpoints(config, state, to_go, folder.root, report)
+    _say_checkpoints(config, state, to_go, ModelDir(config.model_dir).root, report)
 
 
 def checkpoint_bytes(model: PIMMS, optimizer: keras.optimizers.Optimizer) -> int:
@@ -84,20 +80,18 @@ def _say_checkpoints(config: Config, state: TrainingState, to_go: int, root: Pat
     _compare_with_disk(kept * size, root, report)
 
 
-def measure_inference(
-    config: Config, task: Task, loader: SubjectLoader, subjects: Sequence[SubjectFiles], report: Report
-) -> None:
+def measure_inference(study: Study, report: Report) -> None:
     """Segments up to two subjects in memory with random weights; says what the whole cohort will take."""
-    settings.prepare_machine(config)
-    network = Network(settings.network(task))
-    window = window_of(config, "inference")
+    config, task, subjects = study.config, study.task, study.used
+    devices.prepare_machine(config.pimms.device_threads)
+    compiled = Network(network(task))
     seconds = []
     for files in subjects[:2]:
         began = time.perf_counter()
-        _, subject = arranged(config, loader.load(files.images, files.subject_id))
+        _, subject = arranged(config, study.loader.load(files.images, files.subject_id))
         if not subject.valid.any():
             continue
-        segmented(config, task, network, subject, window, border_of(config, window))
+        segmented(config, task, compiled, subject, study.window, study.border)
         seconds.append(time.perf_counter() - began)
     if not seconds:
         report.remark(COSTS, "idxs_to_drop leaves the first subjects without any scan")
@@ -113,7 +107,7 @@ def measure_inference(
         first = next(name for name in task.scans if name in files.images)
         voxels += int(np.prod(read_image_header(files.images[first], config.inputs[first].loader).shape))
     values = task.num_classes if config.task.output_prob else 1
-    size = 4 * voxels * values * runs if task.variant != "classifier" else 0
+    size = 4 * voxels * values * runs if task.segments else 0
     report.fact(COSTS, "results", size, f"at most {print_bytes(size)}, before they are compressed")
     _compare_with_disk(size, config.save_seg_dir, report)
 

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from niftynet_compat import Config, ModelDir, Phase, Remark, SubjectFiles
+from niftynet_compat import Config, Phase, Remark
 from niftynet_compat.schema.keys import Verdict
 from niftynet_compat.schema.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
 from niftynet_compat.settings.config import inspect_config
@@ -32,20 +31,11 @@ from pimms_tf.check.report import (
 )
 from pimms_tf.check.windows import check_windows
 from pimms_tf.data.intensity import LabelMapping, foreground_mask
-from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.study import cohort, mappings
+from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
-from pimms_tf.study.task import Task
-
-
-class _Parts(NamedTuple):
-    """The subjects of an action by what they are for."""
-
-    used: list[SubjectFiles]
-    training: list[SubjectFiles]
-    validation: list[SubjectFiles]
+from pimms_tf.study.study import Study, inference_study, training_study, with_learnt
 
 
 def check_config(
@@ -84,39 +74,29 @@ def _check(
     if config.action == "evaluation":
         check_evaluation(config, task, fast, progress, report)
         return
-    segments = task.variant != "classifier"
-    _check_task(config, task, segments, report)
-    needs_label = segments and config.action == "training"
-    found = None
-    with report.collecting(SUBJECTS):
-        found = cohort.find_cohort(config, task, needs_label)
-        _say_subjects(config, task, found, report)
-    check_model_folder(config, task, report)
-    if found is None or not found.subjects:
+    study = (training_study if config.action == "training" else inference_study)(config, report.collecting)
+    _say_subjects(study, report)
+    check_model_folder(study, report)
+    _say_phases(study, report)
+    if not study.used:
         return
-    parts = None
-    with report.collecting(PHASES):
-        parts = _phases(config, found.subjects, report)
-    if parts is None or not parts.used:
-        return
-    facts = examine(_wanted(config, task, parts.used, needs_label), fast, max(config.system.num_threads, 4), progress)
+    facts = examine(_wanted(study), fast, max(config.system.num_threads, 4), progress)
     say_files(facts, report, config.network.whitening)
-    codes = check_label_values(config, task, facts, {s.subject_id for s in parts.training}, report, LABELS)
-    loader = cohort.subject_loader(config, task, needs_label=needs_label)
-    shapes = _prepared_shapes(loader, parts.used, report)
-    with report.collecting(WINDOWS):
-        check_windows(config, task, shapes, report, WINDOWS)
+    codes = check_label_values(config, task, facts, {s.subject_id for s in study.training}, report, LABELS)
+    shapes = _prepared_shapes(study, report)
+    if study.window is not None:
+        check_windows(study, shapes, report, WINDOWS)
     if fast or report.exit_code == Level.MISTAKE:
-        _say_amount_of_work(config, task, parts, shapes, report)
+        _say_amount_of_work(study, shapes, report)
         return
     with report.collecting(EXAMPLE):
-        loader = _mapped(loader, config, task, codes, parts)
-        _show_one(config, task, loader, parts.used[0], report)
-    _say_amount_of_work(config, task, parts, shapes, report)
+        study = _learnt(study, codes)
+        _show_one(study, report)
+    _say_amount_of_work(study, shapes, report)
     if report.exit_code < Level.MISTAKE:
         with report.collecting(COSTS):
             bring_tensorflow()
-            _measure(config, task, loader, parts, report)
+            _measure(study, report)
 
 
 @contextmanager
@@ -145,6 +125,7 @@ _TOPIC_OF = {
     "niftynet_compat.subjects.discovery": SUBJECTS,
     "niftynet_compat.subjects.partition": PHASES,
     "pimms_tf.study.task": WINDOWS,
+    "pimms_tf.study.cohort": SUBJECTS,
     "pimms_tf.data.subjects": EXAMPLE,
 }
 
@@ -163,23 +144,8 @@ def _is_harmless(remark: Remark, config: Config) -> bool:
     return spec is not None and spec.ruling.verdict is Verdict.NO_EFFECT
 
 
-def _check_task(config: Config, task: Task, segments: bool, report: Report) -> None:
-    checks: list[Callable[[], object]] = [lambda: tasks.window_of(config, config.action)]
-    if segments:
-        checks.append(lambda: tasks.check_num_classes(config, task))
-    if segments and (config.action == "training" or config.task.label_normalisation):
-        checks.append(lambda: tasks.require_section(config, task.label, "label"))
-    if config.action == "training":
-        checks.append(lambda: tasks.check_sampler(config, task))
-        checks.append(lambda: tasks.check_rank(config, tasks.window_of(config, "training")))
-    elif len(task.scans) > 1:
-        checks.append(lambda: tasks.check_arrangement(config, len(task.scans)))
-    for check in checks:
-        with report.collecting(SETTINGS):
-            check()
-
-
-def _say_subjects(config: Config, task: Task, found: cohort.Cohort, report: Report) -> None:
+def _say_subjects(study: Study, report: Report) -> None:
+    task, found = study.task, study.cohort
     roles = dict.fromkeys(task.scans, "scan") | {
         name: role
         for name, role in ((task.modality_image, "modalities"), (task.label, "label"), (task.sampler, "sampler"))
@@ -203,92 +169,59 @@ def _say_subjects(config: Config, task: Task, found: cohort.Cohort, report: Repo
         ),
     )
     report.fact(SUBJECTS, "subjects", len(found.subjects))
-    for section, items in left.items():
-        for reason, files in cohort.grouped((item.reason, item.file) for item in items).items():
-            names = [file.name for file in files if file is not None]
-            if names:
-                report.remark(
-                    SUBJECTS, f"[{section}] {len(names)} files have no subject, since {reason}: {some_of(names)}"
-                )
-            else:
-                report.remark(SUBJECTS, f"[{section}] is left aside: {reason}")
-    for reason, ids in cohort.grouped((reason, subject_id) for subject_id, reason in found.dropped).items():
-        report.remark(SUBJECTS, f"{len(ids)} subjects are left out, each of which {reason}: {some_of(ids)}")
     for names, ids in cohort.lacking_scans(task, found.subjects).items():
         report.note(SUBJECTS, f"{len(ids)} subjects lack {names}: {some_of(ids)}")
-    if not found.subjects:
-        report.mistake(SUBJECTS, cohort.nobody(config, found))
 
 
-def _phases(config: Config, subjects: Sequence[SubjectFiles], report: Report) -> _Parts:
-    on_file = cohort.has_split(config)
-    if on_file:
+def _say_phases(study: Study, report: Report) -> None:
+    config = study.config
+    if not study.phases:
+        return
+    if study.split is not None and config.split_file.is_file():
         origin = f"split file {config.split_file}"
     elif config.action == "inference":
         origin = "no split file, so all subjects"
-    else:
-        fractions = config.training.exclude_fraction_for_validation, config.training.exclude_fraction_for_inference
+    elif study.split is None:
         origin = "no split file and no fractions, so all subjects are for training"
-        if max(fractions) > 0:
-            origin = (
-                f"to be drawn with seed {config.pimms.seed}: exclude_fraction_for_validation = {fractions[0]:g}, "
-                f"exclude_fraction_for_inference = {fractions[1]:g}"
-            )
-    report.fact(PHASES, "from", origin)
-    if config.action == "inference":
-        split = cohort.split_on_file(config)
-        wanted = config.inference.dataset_to_infer
-        chosen = cohort.subjects_in_phase(subjects, split, wanted, config)
-        report.fact(PHASES, f"dataset_to_infer = {wanted or '(unset)'}", len(chosen), f"{len(chosen)} subjects")
-        return _Parts(chosen, [], [])
-    split = cohort.phases_of(config, subjects)
-    parts = {
-        phase: cohort.subjects_in_phase(subjects, split, phase, config) if split or phase is Phase.TRAINING else []
-        for phase in (Phase.TRAINING, Phase.VALIDATION)
-    }
-    for phase, part in parts.items():
-        report.fact(PHASES, str(phase), len(part), f"{len(part)} subjects")
-    every = config.training.validation_every_n
-    if every > 0 and not parts[Phase.VALIDATION]:
-        report.mistake(
-            PHASES,
-            f"validation_every_n = {every} needs validation subjects; set exclude_fraction_for_validation, or list "
-            "some in dataset_split_file",
+    else:
+        origin = (
+            f"to be drawn with seed {config.pimms.seed}: exclude_fraction_for_validation = "
+            f"{config.training.exclude_fraction_for_validation:g}, exclude_fraction_for_inference = "
+            f"{config.training.exclude_fraction_for_inference:g}"
         )
-    elif every <= 0 and parts[Phase.VALIDATION]:
+    report.fact(PHASES, "from", origin)
+    for phase, part in study.phases.items():
+        wanted = config.inference.dataset_to_infer or "(unset)"
+        name = f"dataset_to_infer = {wanted}" if phase is Phase.INFERENCE else str(phase)
+        report.fact(PHASES, name, len(part), f"{len(part)} subjects")
+    if study.validation and config.training.validation_every_n <= 0:
         report.note(PHASES, "validation_every_n is not set, so the validation subjects are looked at by nobody")
-    return _Parts([*parts[Phase.TRAINING], *parts[Phase.VALIDATION]], *parts.values())
 
 
-def _wanted(config: Config, task: Task, subjects: Sequence[SubjectFiles], needs_label: bool) -> list[Wanted]:
-    reads_modalities = cohort.reads_modalities(config, task)
-    uses_sampler = needs_label and config.network.window_sampling in ("weighted", "balanced")
-    sections = [*task.scans]
-    sections += [task.label] if needs_label else []
-    sections += [task.sampler] if uses_sampler and task.sampler not in sections else []
-    sections += [task.modality_image] if reads_modalities else []
+def _wanted(study: Study) -> list[Wanted]:
+    loader = study.loader
+    roles = (*loader.scans, loader.label, loader.weight, loader.modality_image)
+    sections = list(dict.fromkeys(name for name in roles if name is not None))
     return [
         Wanted(
             subject.subject_id,
             name,
             subject.images[name],
-            config.inputs[name].loader,
-            counts_values=name in (task.label, task.modality_image),
+            study.config.inputs[name].loader,
+            counts_values=name in (study.task.label, study.task.modality_image),
         )
-        for subject in subjects
+        for subject in study.used
         for name in sections
         if name in subject.images
     ]
 
 
-def _prepared_shapes(
-    loader: SubjectLoader, subjects: Sequence[SubjectFiles], report: Report
-) -> dict[str, tuple[int, int, int]]:
+def _prepared_shapes(study: Study, report: Report) -> dict[str, tuple[int, int, int]]:
     shapes: dict[str, tuple[int, int, int]] = {}
     refused: list[str] = []
-    for files in subjects:
+    for files in study.used:
         try:
-            shapes[files.subject_id] = loader.prepared_shape(files.images, files.subject_id)
+            shapes[files.subject_id] = study.loader.prepared_shape(files.images, files.subject_id)
         except InputError as error:
             refused.append(str(error))
     # What a file itself has been refused for is said already.
@@ -301,16 +234,17 @@ def _prepared_shapes(
     return shapes
 
 
-def _mapped(
-    loader: SubjectLoader, config: Config, task: Task, codes: LabelMapping | None, parts: _Parts
-) -> SubjectLoader:
-    """The loader with landmarks and codes, those that training would learn taken from two subjects; none is kept."""
-    if codes is not None and loader.label is not None:
-        loader = replace(loader, label_mapping=codes)
-    return mappings.with_mappings(loader, config, task, parts.training[:2] or None, store=False)
+def _learnt(study: Study, codes: LabelMapping | None) -> Study:
+    """The study with what training would learn, label codes from all its subjects and landmarks from two; none kept."""
+    if not study.training:
+        return study
+    if codes is not None and study.loader.label is not None:
+        study = replace(study, loader=replace(study.loader, label_mapping=codes))
+    return with_learnt(study, store=False, landmarks_from=study.training[:2])
 
 
-def _show_one(config: Config, task: Task, loader: SubjectLoader, files: SubjectFiles, report: Report) -> None:
+def _show_one(study: Study, report: Report) -> None:
+    config, task, loader, files = study.config, study.task, study.loader, study.used[0]
     raw = replace(loader, whitening=False, mapping=None).load(files.images, files.subject_id)
     subject = loader.load(files.images, files.subject_id)
     rows = []
@@ -332,17 +266,13 @@ def _show_one(config: Config, task: Task, loader: SubjectLoader, files: SubjectF
         report.fact(EXAMPLE, "foreground of the label", share, f"{100 * share:.3g} %")
 
 
-def _say_amount_of_work(
-    config: Config, task: Task, parts: _Parts, shapes: Mapping[str, tuple[int, int, int]], report: Report
-) -> None:
+def _say_amount_of_work(study: Study, shapes: Mapping[str, tuple[int, int, int]], report: Report) -> None:
+    config, task = study.config, study.task
     if config.action != "training":
-        report.fact(COSTS, "subjects", len(parts.used))
+        report.fact(COSTS, "subjects", len(study.used))
         return
-    start = max(config.training.starting_iter, 0)
-    if config.training.starting_iter < 0:
-        start = max(ModelDir(config.model_dir).iterations(), default=0)
-    to_go = max(config.training.max_iter - start, 0)
-    epoch = len(parts.training) * config.training.sample_per_volume / config.network.batch_size
+    to_go = max(config.training.max_iter - study.start, 0)
+    epoch = len(study.training) * config.training.sample_per_volume / config.network.batch_size
     report.fact(COSTS, "iterations", to_go, f"{to_go:,} to go, {to_go / epoch:,.1f} epochs of {epoch:,.1f} iterations")
     if not config.cache_is_off:
         arrays = len(task.scans) + sum(name is not None for name in (task.label, task.sampler))
@@ -352,10 +282,7 @@ def _say_amount_of_work(
         report.fact(COSTS, "cache of prepared scans", min(size, limit), shown)
 
 
-def _measure(config: Config, task: Task, loader: SubjectLoader, parts: _Parts, report: Report) -> None:
+def _measure(study: Study, report: Report) -> None:
     from pimms_tf.check import costs  # brings TensorFlow
 
-    if config.action == "training":
-        costs.measure_training(config, task, loader, parts.training, report)
-    else:
-        costs.measure_inference(config, task, loader, parts.used, report)
+    (costs.measure_training if study.config.action == "training" else costs.measure_inference)(study, report)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pimms_tf.errors import InputError
+from pimms_tf.study.study import MODEL, PHASES, SETTINGS, SUBJECTS
 
 Cell = str | int | float
 
 # Topics, in the order in which they are looked at.
-SETTINGS, SUBJECTS, MODEL, PHASES = "Settings", "Subjects", "Model folder", "Phases"
 FILES, LABELS, WINDOWS = "Files", "Labels", "Windows"
 EXAMPLE, COSTS = "One subject as the network sees it", "Costs"
 _TOPICS = (SETTINGS, SUBJECTS, MODEL, PHASES, FILES, LABELS, WINDOWS, EXAMPLE, COSTS)

@@ -7,41 +7,36 @@ import numpy as np
 
 from niftynet_compat import Config
 from pimms_tf.check.report import Report
-from pimms_tf.data.windows import check_border, grid_locations, resolve_window
+from pimms_tf.data.windows import grid_locations, resolve_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
-from pimms_tf.study.task import Task, border_of, window_of
-
-Axes3 = tuple[int, int, int]
+from pimms_tf.study.study import Axes3, Study
+from pimms_tf.study.task import Task
 
 _REACH = {"paper": 17, "paper_5x5": 9, "highres_1x1": 5}  # voxels to one side that a voxel's answer depends on
 
 
-def check_windows(config: Config, task: Task, shapes: Mapping[str, Axes3], report: Report, topic: str) -> None:
-    """Reports whether the window fits into every prepared volume {subject: shape}, and what would.
-
-    Raises:
-        ConfigError, InputError: no window is set, or a border leaves nothing of it.
-    """
-    window = window_of(config, config.action)
-    report.fact(topic, "window", str(window), " x ".join("full" if size <= 0 else str(size) for size in window))
+def check_windows(study: Study, shapes: Mapping[str, Axes3], report: Report, topic: str) -> None:
+    """Reports whether the window fits into every prepared volume {subject: shape}, and what would."""
+    config, window = study.config, study.window
+    resizes = config.network.window_sampling == "resize"
+    cuts_grid = config.action == "inference" and study.task.segments and not (resizes or study.whole_slices)
+    if config.action == "training" or cuts_grid or resizes:
+        report.fact(topic, "window", str(window), " x ".join("full" if size <= 0 else str(size) for size in window))
+    elif study.task.segments:
+        report.fact(topic, "segments", "whole slices", "whole slices; inference_mode = windows would cut windows")
     counts = Counter(shapes.values())
     rows = []
-    resizes = config.network.window_sampling == "resize"
-    border = (0, 0, 0) if config.action == "training" or resizes else border_of(config, window)
-    check_border([size if size > 0 else 2**31 for size in window], border)
     for shape, count in counts.most_common():
         who = [subject_id for subject_id, each in shapes.items() if each == shape]
-        row = [" x ".join(map(str, shape)), count, who[0]]
-        if config.action == "inference" and not resizes:
-            row.append(_num_windows(shape, window, border))
-        rows.append(row)
+        windows = [_num_windows(shape, window, study.border)] if cuts_grid else []
+        rows.append([" x ".join(map(str, shape)), count, who[0], *windows])
     columns = ("prepared shape", "subjects", "such as")
-    report.table(topic, (*columns, "windows") if len(rows[:1]) and len(rows[0]) > 3 else columns, rows)
+    report.table(topic, (*columns, "windows") if cuts_grid else columns, rows)
     if config.action == "training" and not resizes:
         _check_fit(config, window, shapes, report, topic)
-    elif not resizes:
-        _say_border(task, window, border, list(counts), report, topic)
+    elif cuts_grid:
+        _say_border(study.task, window, study.border, list(counts), report, topic)
 
 
 def _check_fit(config: Config, window: Axes3, shapes: Mapping[str, Axes3], report: Report, topic: str) -> None:
@@ -84,8 +79,6 @@ def _num_windows(shape: Axes3, window: Axes3, border: Axes3) -> int:
 
 def _say_border(task: Task, window: Axes3, border: Axes3, shapes: list[Axes3], report: Report, topic: str) -> None:
     report.fact(topic, "border", str(border))
-    if task.variant == "classifier":
-        return
     reach = _REACH[task.choices["frontend"]]
     cut = [
         axis

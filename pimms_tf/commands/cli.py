@@ -279,10 +279,11 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
     config = _config(arguments, words, "train")
     import_tensorflow()
     from pimms_tf.actions.train import train
+    from pimms_tf.study import training_study
 
     stop = StopSignals()
     with journal.application(config), stop, progress(config.training.max_iter) as report:
-        reason = train(config, journal.also(report, config), stop.requested, report.prepared)
+        reason = train(training_study(config), journal.also(report, config), stop.requested, report.prepared)
     if reason != "interrupted":
         return 0
     logging.getLogger(__name__).warning("stopped; --starting_iter -1 goes on from here")
@@ -294,12 +295,13 @@ def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
     shard = None if arguments.shard is None else read_shard(arguments.shard)
     import_tensorflow()
     from pimms_tf.actions.inference import inference, merge
+    from pimms_tf.study import inference_study
 
     if arguments.merge is not None:
-        merge(config, arguments.merge)
+        merge(inference_study(config), arguments.merge)
         return 0
     with journal.application(config):
-        inference(config, shard, arguments.resume)
+        inference(inference_study(config), shard, arguments.resume)
     return 0
 
 

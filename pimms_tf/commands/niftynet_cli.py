@@ -50,11 +50,12 @@ def _run(call: Call) -> int:
     import_tensorflow()
     from pimms_tf.actions.evaluation import evaluation
     from pimms_tf.actions.inference import inference
+    from pimms_tf.study import inference_study
 
     with journal.application(config):
         if call.action == "training":
             return _train(config)
-        summary = inference(config) if call.action == "inference" else evaluation(config)
+        summary = inference(inference_study(config)) if call.action == "inference" else evaluation(config)
     if summary:
         print(summary)
     return 0
@@ -62,10 +63,11 @@ def _run(call: Call) -> int:
 
 def _train(config: Config) -> int:
     from pimms_tf.actions.train import train
+    from pimms_tf.study import training_study
 
     stop = StopSignals()
     with stop:
-        reason = train(config, journal.reporter(config), stop.requested)
+        reason = train(training_study(config), journal.reporter(config), stop.requested)
     if reason != "interrupted":
         return 0
     logging.getLogger(JOURNAL).warning("User cancelled application")

@@ -99,6 +99,11 @@ def subject_key(loader: object, images: Mapping[str, Path], subject_id: str) -> 
     return hashlib.blake2b(json.dumps(_hashable(told)).encode(), digest_size=32).hexdigest()
 
 
+def settings_key(loader: object) -> str:
+    """A hash of a loader's settings and of the code that prepares, as they stand in the key of each of its subjects."""
+    return subject_key(loader, {}, "")
+
+
 def file_states(loader: object, images: Mapping[str, Path]) -> list[tuple]:
     """What the system says of the files of a subject; it differs after every change to one of them.
 

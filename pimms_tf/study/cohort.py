@@ -1,7 +1,8 @@
 """Settings → subjects and how they are prepared: files, split, loader, landmarks, label codes."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,6 @@ from niftynet_compat import (
 from niftynet_compat.paths import expanded, first_file
 from niftynet_compat.subjects.lists import distinct_values, read_value_list
 from pimms_tf.data.subjects import SubjectLoader
-from pimms_tf.data.windows import resolve_window
-from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import some_of
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, default_folder
 from pimms_tf.study.task import Task, real_modalities
@@ -40,9 +39,11 @@ class Cohort:
     files: Discovery
 
 
-def task_subjects(config: Config, task: Task, needs_label: bool, cohort: Cohort | None = None) -> list[SubjectFiles]:
-    """The subjects that the action can use; files and subjects left aside are counted and named, with the reason."""
-    cohort = cohort or find_cohort(config, task, needs_label)
+NOBODY = Cohort((), (), Discovery((), {}, ()))
+
+
+def say_cohort(task: Task, cohort: Cohort) -> None:
+    """Logs how many files and subjects are left aside and which, with the reason."""
     unused = ((u.section, u.reason, u.file.name) for u in cohort.files.unmatched if u.file is not None)
     for (section, reason), files in grouped(((section, reason), name) for section, reason, name in unused).items():
         log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
@@ -50,9 +51,6 @@ def task_subjects(config: Config, task: Task, needs_label: bool, cohort: Cohort 
         log.warning("%d subjects are left out, each of which %s: %s", len(ids), reason, some_of(ids))
     for names, ids in lacking_scans(task, cohort.subjects).items():
         log.info("%d subjects lack %s: %s", len(ids), names, some_of(ids))
-    if not cohort.subjects:
-        raise ConfigError(nobody(config, cohort))
-    return list(cohort.subjects)
 
 
 def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
@@ -102,9 +100,13 @@ def lacking_scans(task: Task, subjects: Iterable[SubjectFiles]) -> dict[str, lis
 def nobody(config: Config, cohort: Cohort) -> str:
     """The sentence about a cohort without a subject."""
     counts = ", ".join(f"{count} in [{name}]" for name, count in cohort.files.found.items())
+    reasons = grouped((reason, subject_id) for subject_id, reason in cohort.dropped)
+    left = "".join(
+        f"; {len(ids)} have a file, but each of them {reason}: {some_of(ids)}" for reason, ids in reasons.items()
+    )
     return (
         f"{config.path}: no subject has the files that are needed ({counts}): files of one subject must leave the "
-        "same id when filename_contains is cut from their names"
+        f"same id when filename_contains is cut from their names{left}"
     )
 
 
@@ -188,6 +190,11 @@ def phases_of(config: Config, subjects: Sequence[SubjectFiles]) -> dict[str, Pha
 def subjects_in_phase(
     subjects: Sequence[SubjectFiles], split: dict[str, Phase] | None, phase: str | Phase, config: Config
 ) -> list[SubjectFiles]:
+    """Those of the subjects that are for a phase, or for `dataset_to_infer`; nobody is for validation unless named.
+
+    Raises:
+        ConfigError: see `phase_subjects`.
+    """
     ids = [subject.subject_id for subject in subjects]
     if phase is Phase.VALIDATION and (split is None or Phase.VALIDATION not in split.values()):
         return []
@@ -235,16 +242,18 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
     )
 
 
-def cached(
+@contextmanager
+def caching(
     loader: SubjectLoader,
     config: Config,
     num_subjects: int = 0,
     report: Callable[[Prepared], None] | None = None,
-) -> SubjectLoader | CachedLoader:
-    """The loader behind the cache that `[PIMMS] cache` names; the loader itself if that is off."""
+) -> Iterator[SubjectLoader | CachedLoader]:
+    """The loader behind the cache that `[PIMMS] cache` names, closed in the end; the loader itself if that is off."""
     if config.cache_is_off:
-        return loader
-    return CachedLoader(
+        yield loader
+        return
+    cached = CachedLoader(
         loader,
         config.cache_dir or default_folder(),
         round(config.pimms.cache_gib * 2**30),
@@ -252,21 +261,8 @@ def cached(
         num_subjects=num_subjects,
         report=report,
     )
-
-
-def check_subjects(loader: SubjectLoader, subjects: Sequence[SubjectFiles], window: Sequence[int] | None) -> None:
-    """Reads the headers of all subjects: the files of each lie on one grid, and a window fits into it.
-
-    Raises:
-        InputError: the first subject of which this is not so.
-    """
-    for files in subjects:
-        shape = loader.prepared_shape(files.images, files.subject_id)
-        if window is not None:
-            try:
-                resolve_window(shape, window)
-            except InputError as error:
-                raise InputError(f"subject {files.subject_id}: {error}") from error
+    with closing(cached):
+        yield cached
 
 
 def modality_classes(config: Config, task: Task) -> dict[str, tuple[int, ...]]:

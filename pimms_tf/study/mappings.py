@@ -30,17 +30,19 @@ def with_mappings(
     task: Task,
     learn_from: Sequence[SubjectFiles] | None = None,
     store: bool = True,
+    landmarks_from: Sequence[SubjectFiles] | None = None,
 ) -> SubjectLoader:
     """The loader with histogram landmarks, label codes and modality labels, as far as the configuration asks for them.
 
     They are read from `histogram_ref_file`. Training learns those that the file lacks from its subjects, `learn_from`,
-    and puts them there unless `store` is False. Label codes that the loader has already are kept.
+    and puts them there unless `store` is False; a trial may take `landmarks_from` fewer. Label codes that the loader
+    has already are kept.
 
     Raises:
         ConfigError: the file lacks some and there is nothing to learn from.
     """
     if config.network.normalisation:
-        loader = replace(loader, mapping=_landmarks(config, task, loader, learn_from, store))
+        loader = replace(loader, mapping=_landmarks(config, task, loader, landmarks_from or learn_from, store))
     if loader.label is not None and config.task.label_normalisation and loader.label_mapping is None:
         loader = replace(loader, label_mapping=label_codes(config, task.label, learn_from, store))
     if loader.modality_image is not None:

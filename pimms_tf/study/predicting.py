@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from niftynet_compat import Config, ConfigError, SubjectFiles
+from niftynet_compat import Config, SubjectFiles
 from pimms_tf.data.images import Image
+from pimms_tf.data.resizing import resized
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore
 from pimms_tf.data.windows import resize_window
 from pimms_tf.evaluation import confusion_matrix, dice
@@ -19,8 +20,7 @@ from pimms_tf.inference.segmentation import axis_across
 from pimms_tf.inference.slices import logits_beyond, reach_of, segment_slices
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.visits import SubjectCache
-from pimms_tf.study import settings
-from pimms_tf.study.task import Task, border_of, check_arrangement, window_of
+from pimms_tf.study.task import Task, border_of, check_arrangement, takes_slices, window_of
 from pimms_tf.training import Metrics
 
 log = logging.getLogger(__name__)
@@ -75,32 +75,6 @@ class Network:
         return answer
 
 
-def takes_slices(config: Config, task: Task) -> bool:
-    """Whether volumes are segmented by whole slices, as `[PIMMS] inference_mode` says, rather than by windows.
-
-    "auto" takes slices wherever it can, but windows with the preset niftynet2018, which is there to give what the
-    released code gave, seams and zero-padded edges included.
-
-    Raises:
-        ConfigError: slices are asked for, but something else in the configuration can only be done with windows.
-    """
-    asked = config.pimms.inference_mode
-    if asked == "windows" or task.variant == "classifier":
-        return False
-    obstacles = {
-        "spatial_rank = 3": config.pimms.spatial_rank == 3,
-        "window_sampling = resize": config.network.window_sampling == "resize",
-        "classifier_scope = window": config.pimms.classifier_scope == "window" and task.variant != "hemis",
-        "mask_scope = batch": task.choices["mask_scope"] == "batch",
-    }
-    obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
-    if asked == "slices" and obstacle is not None:
-        raise ConfigError(
-            f"{config.path}: inference_mode = slices in [PIMMS] cannot be had with {obstacle}; take windows, or auto"
-        )
-    return obstacle is None and (asked == "slices" or config.pimms.preset != "niftynet2018")
-
-
 class _Answer(NamedTuple):
     """What the network says of a subject; no image if it only classifies scans."""
 
@@ -125,7 +99,7 @@ def segmented(
     With window_sampling = resize it is segmented in slices zoomed to the window.
     """
     resizes, rank = config.network.window_sampling == "resize", config.pimms.spatial_rank
-    seen = settings.resized(subject, window) if resizes else subject
+    seen = resized(subject, window) if resizes else subject
     scores = _scores(config, task, network, seen)
     if task.variant == "classifier":
         return _Answer(scores, None)
@@ -198,7 +172,7 @@ def previewer(config: Config, task: Task, loader: SubjectLoader, model: PIMMS, f
 
     def preview() -> np.ndarray:
         subject = loader.load(files.images, files.subject_id)
-        image = segmented(config, task, network, subject, settings.window_of(config, "training"), (0, 0, 0)).image
+        image = segmented(config, task, network, subject, window_of(config, "training"), (0, 0, 0)).image
         scan = restore(subject, subject.scans[..., int(np.argmax(subject.valid))], 1).data[..., 0]
         return orthogonal_slices(scan, restore(subject, subject.label, 0).data[..., 0], image.data[..., 0])
 

@@ -38,7 +38,13 @@ class Task:
 
     @property
     def null_class(self) -> bool:
+        """Whether the first modality class is that of empty slots."""
         return bool(self.choices["null_class"])
+
+    @property
+    def segments(self) -> bool:
+        """Whether the network segments, rather than only classify scans."""
+        return self.variant != "classifier"
 
 
 def task_of(config: Config) -> Task:
@@ -147,6 +153,21 @@ def check_parts(config: Config, task: Task) -> None:
             ModelDir(root).latest_iteration()
 
 
+def starting_iteration(config: Config, task: Task) -> int:
+    """The iteration that training starts from, 0 for a new model, whose folder must be unused and its parts trained.
+
+    Raises:
+        ConfigError: no such checkpoint, checkpoints that would be written over, or as `check_parts`.
+    """
+    folder = ModelDir(config.model_dir)
+    start = folder.resolve(config.training.starting_iter)
+    if config.training.starting_iter == 0:
+        if config.training.max_iter > 0:
+            folder.check_unused()
+        check_parts(config, task)
+    return start
+
+
 def modality_decay(config: Config) -> float:
     # [MULTITASK] has the released code's own key for the same constant.
     if config.task_name == "MULTITASK" and config.origin("PIMMS", "modality_decay") == "default":
@@ -198,6 +219,44 @@ def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, i
     if border != tuple(config.inference.border):
         log.warning("border %s becomes %s: windows %s are one voxel thick", config.inference.border, border, window)
     return border
+
+
+def takes_slices(config: Config, task: Task) -> bool:
+    """Whether volumes are segmented by whole slices, as `[PIMMS] inference_mode` says, rather than by windows.
+
+    "auto" takes slices wherever it can, but windows with the preset niftynet2018, which is there to give what the
+    released code gave, seams and zero-padded edges included.
+
+    Raises:
+        ConfigError: slices are asked for, but something else in the configuration can only be done with windows.
+    """
+    asked = config.pimms.inference_mode
+    if asked == "windows" or not task.segments:
+        return False
+    obstacles = {
+        "spatial_rank = 3": config.pimms.spatial_rank == 3,
+        "window_sampling = resize": config.network.window_sampling == "resize",
+        "classifier_scope = window": config.pimms.classifier_scope == "window" and task.variant != "hemis",
+        "mask_scope = batch": task.choices["mask_scope"] == "batch",
+    }
+    obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
+    if asked == "slices" and obstacle is not None:
+        raise ConfigError(
+            f"{config.path}: inference_mode = slices in [PIMMS] cannot be had with {obstacle}; take windows, or auto"
+        )
+    return obstacle is None and (asked == "slices" or config.pimms.preset != "niftynet2018")
+
+
+def check_subsets(config: Config, task: Task) -> None:
+    """To segment subsets of the modalities, the modality of every scan must be known.
+
+    Raises:
+        ConfigError: that of some scan is not.
+    """
+    if config.pimms.subsets and task.modality_image is None and min(task.slot_modality) < 0:
+        raise ConfigError(
+            f"{config.path}: subsets need to know the modality of every scan; set image_modalities in [PIMMS]"
+        )
 
 
 def check_arrangement(config: Config, num_scans: int) -> None:

@@ -6,21 +6,22 @@ import tensorflow as tf
 
 from niftynet_compat import Config, ConfigError, ModelDir
 from pimms_tf.models import PIMMS
-from pimms_tf.study import journal, settings
-from pimms_tf.study.settings import Task
+from pimms_tf.study import journal
+from pimms_tf.study.network import network
+from pimms_tf.study.task import Task, check_num_classes
 from pimms_tf.training import Checkpoints, load_arrays
 
 log = logging.getLogger(__name__)
 
 
 def trained_model(config: Config, task: Task) -> PIMMS:
-    if task.variant != "classifier":
-        settings.check_num_classes(config, task)
+    if task.segments:
+        check_num_classes(config, task)
     folder = ModelDir(config.model_dir)
     from_parts = config.segmenter_dir is not None and config.classifier_dir is not None
     if from_parts and not folder.iterations():
         # Hard and Soft need no training of their own: a HeMIS segmenter and a classifier are all there is.
-        model = settings.network(task)
+        model = network(task)
         warm_start(config, model)
         return model
     if task.variant in ("hard", "soft") and not folder.iterations():
@@ -29,7 +30,7 @@ def trained_model(config: Config, task: Task) -> PIMMS:
             "HeMIS network and of a classifier in [PIMMS] segmenter and classifier"
         )
     folder.prepare("inference")
-    model = settings.network(task)
+    model = network(task)
     iteration = tf.Variable(0, dtype=tf.int64)
     journal.network_built(config)
     if config.pimms.use_best:

@@ -31,6 +31,21 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 log = logging.getLogger(__name__)
 
 
+def prepare_machine(num_threads: int) -> None:
+    """Lets TensorFlow compute with so many threads of the processor, as many as it likes for 0; before anything else.
+
+    Raises:
+        InputError: Keras was told to work on another library.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"training, inference and export need Keras on TensorFlow, but KERAS_BACKEND is {keras.backend.backend()}"
+        )
+    if num_threads > 0:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+
+
 def strategy(
     word: Word = "auto", num_gpus: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> tf.distribute.Strategy:
@@ -167,6 +182,22 @@ def over_workers(of: tf.distribute.Strategy) -> Callable[[np.ndarray], np.ndarra
         return of.experimental_local_results(of.run(gather, args=(values,)))[0][::local]
 
     return lambda values: gathered(tf.constant(values, tf.int32)).numpy()
+
+
+def wait_for_all(of: tf.distribute.Strategy) -> None:
+    """Returns once all workers are here; at once within one process."""
+    over_workers(of)(np.zeros(1, np.int32))
+
+
+@contextmanager
+def chief_first(of: tf.distribute.Strategy) -> Iterator[None]:
+    """Lets the chief do what is inside before the other workers do it, so that they find the files it leaves."""
+    chief = is_chief(of)
+    if not chief:
+        wait_for_all(of)
+    yield
+    if chief:
+        wait_for_all(of)
 
 
 def agreed(of: tf.distribute.Strategy, asked: Callable[[], bool]) -> Callable[[], bool]:

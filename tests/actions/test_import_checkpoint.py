@@ -15,7 +15,8 @@ from pimms_tf.actions.import_checkpoint import import_checkpoint
 from pimms_tf.errors import InputError
 from pimms_tf.models import build_classifier, build_model
 from pimms_tf.models.layers import BatchNorm
-from pimms_tf.study import settings
+from pimms_tf.study.network import network
+from pimms_tf.study.task import task_of
 from pimms_tf.training import Checkpoints, load_arrays, new_state, write_arrays
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -122,8 +123,8 @@ def test_the_fragment_of_settings_describes_the_network_that_was_imported(import
     ini += f"[SYSTEM]\nmodel_dir = {folder}\n[INFERENCE]\n"
     ini += "".join(f"[{name}]\npath_to_search = {tmp_path}\n" for name in sections)
     (tmp_path / "whole.ini").write_text(ini, encoding="utf-8")
-    task = settings.task_of(load_config(tmp_path / "whole.ini", action="inference"))
-    model = settings.network(task)
+    task = task_of(load_config(tmp_path / "whole.ini", action="inference"))
+    model = network(task)
     restored = Checkpoints(folder / "models", model, None, tf.Variable(0, dtype=tf.int64)).restore()
     assert restored == 1
     assert task.num_classes == (report.num_classes or 1)

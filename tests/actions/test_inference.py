@@ -13,8 +13,8 @@ from pimms_tf.actions import inference
 from pimms_tf.actions.sharding import Shard
 from pimms_tf.errors import InputError
 from pimms_tf.files import kernel_id
-from pimms_tf.study.predicting import takes_slices
-from pimms_tf.study.task import task_of
+from pimms_tf.study import inference_study
+from pimms_tf.study.task import takes_slices, task_of
 from pimms_tf.study.trained import trained_model
 
 ALL = {"dataset_to_infer": "all"}
@@ -31,6 +31,10 @@ def cohort(study, hemis, eagerly):
 
 def configured(study, *words):
     return load_config(study.folder / "x.ini", list(words), None, "inference")
+
+
+def prepared(study, *words):
+    return inference_study(configured(study, *words))
 
 
 def output(study) -> Path:
@@ -63,7 +67,7 @@ def test_a_bad_file_ends_its_subject_and_all_others_are_done(cohort, caplog):
     bad, _ = spoil(cohort, "sub01")
     also_bad, _ = spoil(cohort, "sub04")
     with caplog.at_level("INFO"), pytest.raises(InputError, match="2 of 6 subjects could not be done: sub01, sub04"):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
     assert f"2 of 6: sub01 failed: subject sub01, section [FLAIR]: {bad}" in caplog.text
     assert "6 of 6: sub05" in caplog.messages
     done = ["sub00", "sub02", "sub03", "sub05"]
@@ -75,7 +79,7 @@ def test_a_bad_file_ends_its_subject_and_all_others_are_done(cohort, caplog):
 def test_a_single_mistake_is_told_in_full(cohort):
     bad, _ = spoil(cohort, "sub05")
     with pytest.raises(InputError, match=f"1 of 6 subjects could not be done: subject sub05.*{bad.name}.*copy"):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
 
 
 def test_whatever_goes_wrong_with_one_subject_the_others_are_done(cohort, caplog):
@@ -87,7 +91,7 @@ def test_whatever_goes_wrong_with_one_subject_the_others_are_done(cohort, caplog
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1e6, 1e6, 1e6, 1]) @ image.affine), small)
     cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T2={"pixdim": "(6, 6, 6)"})
     with caplog.at_level("INFO"), pytest.raises(InputError, match="3 of 6 subjects could not be done"):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
     assert f"2 of 6: sub01 failed: subject sub01, section [T1]: {link} is a link to ../annex" in caplog.text
     assert "4 of 6: sub03 failed: subject sub03, section [T2] (" in caplog.text
     assert "voxels of (6e+06, 6e+06, 6e+06) mm would become" in caplog.text
@@ -106,7 +110,7 @@ def test_a_fault_of_ours_ends_its_subject_and_is_raised_when_the_others_are_done
 
     monkeypatch.setattr(inference._Run, "read", faulty)
     with caplog.at_level("INFO"), pytest.raises(ZeroDivisionError):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
     assert "sub00 failed: there is not enough memory for it (Unable to allocate 307 TiB)" in caplog.text
     assert "sub02 failed: ZeroDivisionError: by zero" in caplog.text
     assert "2 of 6 subjects could not be done: sub00, sub02" in caplog.text
@@ -118,7 +122,7 @@ def test_scans_of_nothing_but_zeros_are_named(cohort, caplog):
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.int16), image.affine), path)
     with caplog.at_level("INFO"):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
     assert [message for message in caplog.messages if "0 in every voxel" in message] == [
         f"subject sub02: 0 in every voxel, and so absent: [T2] {path}"
     ]
@@ -130,24 +134,24 @@ def test_scans_of_nothing_but_zeros_are_named(cohort, caplog):
 def test_a_rerun_does_what_is_missing_and_nothing_else(cohort, caplog):
     bad, whole = spoil(cohort, "sub03")
     with pytest.raises(InputError):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
     first = times(cohort)
     bad.write_bytes(whole)
-    inference.inference(configured(cohort), resume=True)
+    inference.inference(prepared(cohort), resume=True)
     second = times(cohort)
     assert second == first | {"sub03_niftynet_out.nii.gz": second["sub03_niftynet_out.nii.gz"]}
     resumed = lists(cohort)
-    inference.inference(configured(cohort))
+    inference.inference(prepared(cohort))
     assert lists(cohort) == resumed
     assert all(after > before for after, before in zip(times(cohort).values(), second.values(), strict=True))
 
 
 def test_stale_results_are_done_again(cohort, monkeypatch):
-    inference.inference(configured(cohort))
+    inference.inference(prepared(cohort))
     first = times(cohort)
 
     def done_again(*words):
-        inference.inference(configured(cohort, *words), resume=True)
+        inference.inference(prepared(cohort, *words), resume=True)
         again = times(cohort)
         changed = [name[:5] for name in sorted(again) if again[name] != first.get(name)]
         first.update(again)
@@ -175,16 +179,16 @@ def test_stale_results_are_done_again(cohort, monkeypatch):
 
 
 def test_one_three_and_eight_shards_make_the_same_files(cohort):
-    inference.inference(configured(cohort))
+    inference.inference(prepared(cohort))
     expected = contents(output(cohort), ".nii.gz"), lists(cohort)
     for count in (3, 8):
         shutil.rmtree(output(cohort))
         for number in range(count, 0, -1):
-            inference.inference(configured(cohort), Shard(number, count))
+            inference.inference(prepared(cohort), Shard(number, count))
         parts = contents(output(cohort), ".csv")
         assert len(parts) == 2 * min(count, 6)
         assert "inferred.csv" not in parts
-        inference.merge(configured(cohort), count)
+        inference.merge(prepared(cohort), count)
         assert (contents(output(cohort), ".nii.gz"), lists(cohort)) == expected
         union = b"".join(parts[f"inferred.shard-{number}-of-{count}.csv"] for number in range(1, min(count, 6) + 1))
         assert sorted(union.splitlines()) == sorted(expected[1][0].splitlines())
@@ -192,25 +196,25 @@ def test_one_three_and_eight_shards_make_the_same_files(cohort):
 
 def test_a_merge_names_who_is_missing_and_in_which_shard_and_writes_nothing(cohort):
     for number in (1, 3):
-        inference.inference(configured(cohort), Shard(number, 4))
+        inference.inference(prepared(cohort), Shard(number, 4))
     with pytest.raises(InputError, match="3 of 6 subjects have no result") as complaint:
-        inference.merge(configured(cohort), 4)
+        inference.merge(prepared(cohort), 4)
     assert "sub01 (shard 2 of 4), sub03 (shard 4 of 4), sub05 (shard 2 of 4)" in str(complaint.value)
     assert not (output(cohort) / "inferred.csv").exists()
 
 
 def test_a_merge_refuses_results_of_changed_files_and_of_different_settings(cohort):
-    inference.inference(configured(cohort), Shard(1, 2))
-    inference.inference(configured(cohort, "--inference_mode", "windows"), Shard(2, 2))
+    inference.inference(prepared(cohort), Shard(1, 2))
+    inference.inference(prepared(cohort, "--inference_mode", "windows"), Shard(2, 2))
     with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
-        inference.merge(configured(cohort), 2)
-    inference.inference(configured(cohort), Shard(2, 2), resume=True)
+        inference.merge(prepared(cohort), 2)
+    inference.inference(prepared(cohort), Shard(2, 2), resume=True)
     os.utime(cohort.scans / "sub05_T2.nii.gz")  # the same bytes
     edit_and_set_back(cohort.scans / "sub03_T2.nii.gz")
     with pytest.raises(InputError, match=r"1 of 6 .* of their present files .*: sub03 \(shard 2 of 2\); run"):
-        inference.merge(configured(cohort), 2)
-    inference.inference(configured(cohort), Shard(2, 2), resume=True)
-    inference.merge(configured(cohort), 2)
+        inference.merge(prepared(cohort), 2)
+    inference.inference(prepared(cohort), Shard(2, 2), resume=True)
+    inference.merge(prepared(cohort), 2)
     assert len(lists(cohort)[0].splitlines()) == 6
 
 
@@ -222,22 +226,22 @@ def edit_and_set_back(path):
 
 def test_shards_may_prepare_scans_in_folders_of_their_own_but_not_in_ways_of_their_own(cohort):
     for number in (1, 2):
-        inference.inference(configured(cohort, "--cache", f"cache_{number}"), Shard(number, 2))
+        inference.inference(prepared(cohort, "--cache", f"cache_{number}"), Shard(number, 2))
     first = times(cohort)
-    inference.merge(configured(cohort), 2)
-    inference.inference(configured(cohort, "--cache", "off"), resume=True)
+    inference.merge(prepared(cohort), 2)
+    inference.inference(prepared(cohort, "--cache", "off"), resume=True)
     assert times(cohort) == first
     cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T1={"interp_order": 1})
-    inference.inference(configured(cohort), Shard(2, 2), resume=True)
+    inference.inference(prepared(cohort), Shard(2, 2), resume=True)
     assert {name[:5] for name, time in times(cohort).items() if time != first[name]} == {"sub01", "sub03", "sub05"}
     with pytest.raises(InputError, match="come from 2 runs with different weights or settings"):
-        inference.merge(configured(cohort), 2)
+        inference.merge(prepared(cohort), 2)
 
 
 def test_a_run_says_what_the_cache_was_good_for(cohort, caplog):
     with caplog.at_level("INFO"):
         for found in (0, 6):
-            inference.inference(configured(cohort, "--cache", "prepared"))
+            inference.inference(prepared(cohort, "--cache", "prepared"))
             assert f"prepared: {found} found, {6 - found} prepared, 6 entries" in caplog.text
 
 
@@ -250,7 +254,7 @@ def test_a_file_that_goes_away_ends_its_subject_as_a_mistake(cohort, monkeypatch
 
     monkeypatch.setattr(inference, "overlapped", meanwhile)
     with pytest.raises(InputError, match=f"1 of 6 subjects could not be done: subject sub02, .*{scan.name}"):
-        inference.inference(configured(cohort))
+        inference.inference(prepared(cohort))
 
 
 @pytest.mark.slow
@@ -258,12 +262,12 @@ def test_shards_of_every_subset_are_merged_too(cohort):
     words = ("--subsets", "True")
     (cohort.scans / "sub02_T1.nii.gz").unlink()
     for number in (1, 2):
-        inference.inference(configured(cohort, *words), Shard(number, 2))
-    inference.merge(configured(cohort, *words), 2)
+        inference.inference(prepared(cohort, *words), Shard(number, 2))
+    inference.merge(prepared(cohort, *words), 2)
     rows = (output(cohort) / "subset_T1" / "inferred.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["sub00", "sub01", "sub03", "sub04", "sub05"]
     first = (output(cohort) / "subset_T1" / "sub00_niftynet_out.nii.gz").stat().st_mtime_ns
-    inference.inference(configured(cohort, *words), resume=True)
+    inference.inference(prepared(cohort, *words), resume=True)
     assert (output(cohort) / "subset_T1" / "sub00_niftynet_out.nii.gz").stat().st_mtime_ns == first
 
 
@@ -327,10 +331,10 @@ def test_slices_that_cannot_be_had_are_refused(study, words, obstacle):
 
 def test_slices_and_windows_with_a_wide_border_give_the_same_files(cohort):
     some = ("--output_prob", "True", "--dataset_to_infer", "inference")
-    inference.inference(configured(cohort, *some))
+    inference.inference(prepared(cohort, *some))
     slices = {name: nib.load(output(cohort) / name).get_fdata() for name in contents(output(cohort), ".nii.gz")}
     wide = ["--spatial_window_size", "34,34,1", "--border", "6,6,0", "--inference_mode", "windows"]
-    inference.inference(configured(cohort, *some, *wide))
+    inference.inference(prepared(cohort, *some, *wide))
     assert len(slices) == 2
     for name, found in slices.items():
         np.testing.assert_allclose(nib.load(output(cohort) / name).get_fdata(), found, atol=1e-5)

@@ -121,10 +121,12 @@ def test_all_mistakes_of_a_file_come_together(study):
 
 
 def test_several_missing_settings_are_named_at_once(study):
-    report = check(study, fast=True, SEGMENTATION={"sampler": None}, NETWORK={"window_sampling": "weighted"})
-    for section in ("T1", "T2", "FLAIR"):
-        study.write(**{section: {"spatial_window_size": None}})
-    assert "window_sampling = weighted needs a map" in texts(report, Level.MISTAKE)
+    missing = {name: {"spatial_window_size": None} for name in ("T1", "T2", "FLAIR")}
+    report = check(study, fast=True, **missing, INFERENCE=None, NETWORK={"window_sampling": "weighted"})
+    mistakes = texts(report, Level.MISTAKE).splitlines()
+    for words in ("spatial_window_size is set neither", "window_sampling = weighted needs a map"):
+        assert sum(words in mistake for mistake in mistakes) == 1, words
+    assert fact(report, "training") == 2  # and on it went
 
 
 def test_remarks_of_the_file_change_the_exit_code_unless_results_stay_the_same(study):
@@ -315,7 +317,7 @@ def test_full_lengths_that_differ_do_not_form_batches(study):
 
 def test_a_border_that_leaves_nothing_is_refused_and_a_small_one_advised_upon(trained_study):
     path = trained_study.folder / "x.ini"
-    words = ["--spatial_window_size", "24,24,1", "--border"]
+    words = ["--inference_mode", "windows", "--spatial_window_size", "24,24,1", "--border"]
     report = check_config(path, [*words, "12,12,0"], action="inference", fast=True)
     assert "border (12, 12, 0) leaves nothing of window (24, 24, 1)" in texts(report, Level.MISTAKE)
     report = check_config(path, [*words, "0,0,0"], action="inference", fast=True)
@@ -324,6 +326,14 @@ def test_a_border_that_leaves_nothing_is_refused_and_a_small_one_advised_upon(tr
     report = check_config(path, [*words, "5,5,0"], action="inference", fast=True)
     assert "seams" not in texts(report)
     assert rows(report, "Windows")[0][3] > 10
+
+
+def test_windows_are_no_matter_where_whole_slices_are_taken(trained_study):
+    words = ["--spatial_window_size", "24,24,1", "--border", "0,0,0"]
+    report = check_config(trained_study.folder / "x.ini", words, action="inference", fast=True)
+    assert [item.name for item in report.facts if item.topic == "Windows"] == ["segments"]
+    assert [len(row) for row in rows(report, "Windows")] == [3]
+    assert "seams" not in texts(report)
 
 
 # The model folder

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import multiprocessing
@@ -573,12 +574,12 @@ def test_the_configuration_names_a_folder_or_switches_the_cache_off(study, monke
     from pimms_tf.study import cohort
 
     made = []
-    monkeypatch.setattr(cohort, "CachedLoader", lambda *args, **options: made.append((*args, options)) or "cached")
+    monkeypatch.setattr(cohort, "CachedLoader", lambda *args, **options: made.append((*args, options)) or io.BytesIO())
     study.write(PIMMS={"cache": word, "cache_gib": 1.5})
-    found = cohort.cached(LOADER, load_config(study.folder / "x.ini"), 7)
-    if expected(study.folder) is None:
-        assert found is LOADER
-    else:
+    with cohort.caching(LOADER, load_config(study.folder / "x.ini"), 7) as found:
+        assert (found is LOADER) == (expected(study.folder) is None)
+    if expected(study.folder) is not None:
+        assert found.closed
         ((loader, folder, limit, options),) = made
         assert (loader, folder, limit) == (LOADER, expected(study.folder), 1.5 * 2**30)
         assert (options["num_processes"], options["num_subjects"]) == (2, 7)

@@ -1,17 +1,21 @@
 """Settings → objects: tasks, subjects, loaders, windows, losses."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from niftynet_compat import ConfigError, Phase, load_config, write_mapping
 from pimms_tf.data.grids import Grid
+from pimms_tf.data.resizing import resized
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
-from pimms_tf.study import cohort, mappings, settings
+from pimms_tf.study import cohort, mappings, network, training_study
+from pimms_tf.study import task as tasks
 from pimms_tf.study.preparing import preparation_of
-from pimms_tf.study.task import check_rank
+from pimms_tf.study.study import check_volumes
+from pimms_tf.study.windows import training_windows, validation_windows
 
 
 def config_of(study, action="train", **changes):
@@ -19,7 +23,7 @@ def config_of(study, action="train", **changes):
 
 
 def task_of(study, action="train", **changes):
-    return settings.task_of(config_of(study, action, **changes))
+    return tasks.task_of(config_of(study, action, **changes))
 
 
 # Tasks
@@ -30,7 +34,7 @@ def test_without_further_words_every_section_of_image_is_a_modality(study):
     assert task.modalities == task.scans == ("T1", "T2", "FLAIR")
     assert task.slot_modality == (0, 1, 2)
     assert (task.variant, task.num_classes, task.label, task.permute) == ("online", 2, "lesion", True)
-    assert settings.real_modalities(task) == ("T1", "T2", "FLAIR")
+    assert tasks.real_modalities(task) == ("T1", "T2", "FLAIR")
 
 
 def test_modalities_may_be_named_in_another_order_than_the_sections(study):
@@ -47,7 +51,7 @@ def test_a_class_for_empty_slots_stands_first(study):
     task = task_of(study, PIMMS={"null_class": True})
     assert task.modalities == ("empty", "T1", "T2", "FLAIR")
     assert task.slot_modality == (1, 2, 3)
-    assert settings.real_modalities(task) == ("T1", "T2", "FLAIR")
+    assert tasks.real_modalities(task) == ("T1", "T2", "FLAIR")
 
 
 @pytest.mark.parametrize(
@@ -96,9 +100,9 @@ def test_subjects_are_complete_or_not_as_the_configuration_asks(study, caplog):
     found = {}
     for keep in (True, False):
         config = config_of(study, scans=copied, PIMMS={"keep_incomplete": keep})
-        task = settings.task_of(config)
+        task = tasks.task_of(config)
         for needs_label in (True, False):
-            subjects = cohort.task_subjects(config, task, needs_label)
+            subjects = cohort.find_cohort(config, task, needs_label).subjects
             found[keep, needs_label] = "".join(subject.subject_id[-1] for subject in subjects)
     assert found == {(True, True): "01345", (True, False): "012345", (False, True): "0345", (False, False): "02345"}
 
@@ -109,20 +113,20 @@ def test_no_subject_at_all_counts_the_files_of_each_section(study):
         path.rename(copied / f"x{path.name}")
     config = config_of(study, scans=copied)
     with pytest.raises(ConfigError, match=r"no subject has the files .* \(6 in \[T1\], .*6 in \[lesion\]\)"):
-        cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+        training_study(config)
 
 
 def test_a_list_of_values_where_images_are_needed_is_refused(study):
     config = config_of(study, lesion={"csv_data_file": "values.csv"})
     with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file, a list of values, where images are needed"):
-        cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+        cohort.find_cohort(config, tasks.task_of(config), needs_label=True)
     with pytest.raises(ConfigError, match=r"\[lesion\] has csv_data_file"):
         cohort.files_of_section(config, "lesion")
 
 
 def test_a_split_is_drawn_by_the_seed_or_read_from_its_file(study, caplog):
     config = config_of(study)
-    subjects = cohort.task_subjects(config, settings.task_of(config), needs_label=True)
+    subjects = cohort.find_cohort(config, tasks.task_of(config), needs_label=True).subjects
     drawn = cohort.phases_of(config, subjects)
     assert drawn == cohort.phases_of(config, subjects)
     assert sorted(drawn.values()) == sorted([*Phase] * 2)
@@ -144,14 +148,15 @@ def test_headers_tell_the_shape_that_loading_gives(study):
         NETWORK={"volume_padding_size": "(3, 2, 1)"},
         **{name: {"pixdim": "(5, 7, 6)", "axcodes": "(A, I, R)"} for name in ("T1", "T2", "FLAIR", "lesion")},
     )
-    task = settings.task_of(config)
+    task = tasks.task_of(config)
     loader = cohort.subject_loader(config, task, needs_label=True)
-    files = cohort.task_subjects(config, task, needs_label=True)[0]
+    files = cohort.find_cohort(config, task, needs_label=True).subjects[0]
     loaded = loader.load(files.images, files.subject_id)
     assert loader.prepared_shape(files.images, files.subject_id) == loaded.scans.shape[:3] == loaded.label.shape
-    cohort.check_subjects(loader, [files], loaded.label.shape)
-    with pytest.raises(InputError, match=r"subject sub00: window \(99, 1, 1\) is larger than volume"):
-        cohort.check_subjects(loader, [files], (99, 1, 1))
+    prepared = training_study(config)
+    check_volumes(replace(prepared, window=loaded.label.shape))
+    with pytest.raises(InputError, match=r"subject sub\d\d: window \(99, 1, 1\) is larger than volume"):
+        check_volumes(replace(prepared, window=(99, 1, 1)))
 
 
 def test_an_empty_scan_may_lie_anywhere(study):
@@ -160,9 +165,9 @@ def test_an_empty_scan_may_lie_anywhere(study):
     copied = study.copy_scans()
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)), copied / "sub00_T2.nii.gz")
     config = config_of(study, scans=copied)
-    task = settings.task_of(config)
+    task = tasks.task_of(config)
     loader = cohort.subject_loader(config, task, needs_label=True)
-    files = cohort.task_subjects(config, task, needs_label=True)[0]
+    files = cohort.find_cohort(config, task, needs_label=True).subjects[0]
     shape = loader.prepared_shape(files.images, files.subject_id)
     subject = loader.load(files.images, files.subject_id)
     assert shape == subject.scans.shape[:3]
@@ -175,9 +180,9 @@ def test_an_empty_scan_may_lie_anywhere(study):
 def test_landmarks_and_codes_that_are_on_file_are_not_learnt_again(study, caplog):
     caplog.set_level(logging.INFO)
     config = config_of(study, NETWORK={"normalisation": True}, SEGMENTATION={"label_normalisation": True})
-    task = settings.task_of(config)
+    task = tasks.task_of(config)
     plain = cohort.subject_loader(config, task, needs_label=True)
-    subjects = cohort.task_subjects(config, task, needs_label=True)
+    subjects = cohort.find_cohort(config, task, needs_label=True).subjects
     first = mappings.with_mappings(plain, config, task, learn_from=subjects[:2])
     assert "computing histogram landmarks" in caplog.text
     assert "collecting label codes of [lesion] from 2 subjects" in caplog.text
@@ -198,7 +203,7 @@ def test_landmarks_and_codes_that_are_on_file_are_not_learnt_again(study, caplog
 )
 def test_mappings_that_are_nowhere_are_asked_for(study, changes, says):
     config = config_of(study, **changes)
-    task = settings.task_of(config)
+    task = tasks.task_of(config)
     with pytest.raises(ConfigError, match=says):
         mappings.with_mappings(cohort.subject_loader(config, task, needs_label=True), config, task)
 
@@ -210,7 +215,7 @@ def test_landmarks_on_file_go_on_record_with_the_scans_they_are_of(study):
     config = config_of(
         study, "export", NETWORK={"normalisation": True}, PIMMS={"modalities": "PD,FLAIR,T1,T2", "null_class": True}
     )
-    task = settings.task_of(config)
+    task = tasks.task_of(config)
     config.histogram_file.parent.mkdir(parents=True)
     write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
     loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
@@ -225,20 +230,20 @@ def test_landmarks_on_file_go_on_record_with_the_scans_they_are_of(study):
 def test_a_border_along_an_axis_of_one_voxel_windows_is_dropped_and_named(study, caplog):
     config = config_of(study, "inference", INFERENCE={"border": "(5, 0, 5)"})
     with caplog.at_level(logging.WARNING):
-        assert settings.border_of(config, (24, 24, 1)) == (5, 0, 0)
+        assert tasks.border_of(config, (24, 24, 1)) == (5, 0, 0)
     assert "border (5, 0, 5) becomes (5, 0, 0)" in caplog.text
-    assert settings.border_of(config, (24, 24, 0)) == (5, 0, 5)
+    assert tasks.border_of(config, (24, 24, 0)) == (5, 0, 5)
 
 
 def test_the_window_of_inference_is_that_of_training_unless_it_has_its_own(study):
     config = config_of(study, INFERENCE={"spatial_window_size": None})
-    assert settings.window_of(config, "training") == settings.window_of(config, "inference") == (24, 24, 1)
+    assert tasks.window_of(config, "training") == tasks.window_of(config, "inference") == (24, 24, 1)
     config = config_of(study, INFERENCE={"spatial_window_size": "(0, 30, 1)"})
-    assert settings.window_of(config, "training") == (24, 24, 1)
-    assert settings.window_of(config, "inference") == (0, 30, 1)
+    assert tasks.window_of(config, "training") == (24, 24, 1)
+    assert tasks.window_of(config, "inference") == (0, 30, 1)
     bare = {name: {"spatial_window_size": None} for name in ("T1", "T2", "FLAIR")}
     with pytest.raises(ConfigError, match="spatial_window_size is set neither in"):
-        settings.window_of(config_of(study, **bare), "training")
+        tasks.window_of(config_of(study, **bare), "training")
 
 
 def tilted_subject(shape):
@@ -255,23 +260,20 @@ def tilted_subject(shape):
 )
 def test_a_resized_subject_keeps_its_place_and_its_slices(window, shape):
     subject = tilted_subject((6, 12, 5))
-    resized = settings.resized(subject, window)
-    assert resized.scans.shape == (*shape, 2)
-    assert resized.label.shape == shape
-    assert not resized.scans[..., 1].any()
+    small = resized(subject, window)
+    assert small.scans.shape == (*shape, 2)
+    assert small.label.shape == shape
+    assert not small.scans[..., 1].any()
     for corner in (np.zeros(3), np.ones(3)):
         before = subject.affine @ (*(corner * (np.array(subject.label.shape) - 1)), 1)
-        after = resized.affine @ (*(corner * (np.array(shape) - 1)), 1)
+        after = small.affine @ (*(corner * (np.array(shape) - 1)), 1)
         np.testing.assert_allclose(after, before)
-    assert restore(resized, resized.label).shape == shape
+    assert restore(small, small.label).shape == shape
 
 
 def test_windows_of_training_hold_the_slots_and_classes_of_the_task(study):
-    config = config_of(study, PIMMS={"max_slots": 5})
-    task = settings.task_of(config)
-    loader = cohort.subject_loader(config, task, needs_label=True)
-    subjects = cohort.task_subjects(config, task, needs_label=True)[:2]
-    batches = settings.training_windows(config, task, loader, subjects, start=0)
+    prepared = training_study(config_of(study, PIMMS={"max_slots": 5}))
+    batches = training_windows(prepared, prepared.loader)
     batch = next(iter(batches))
     assert batch.scans.shape == (4, 24, 24, 5)
     assert batch.label.shape == (4, 24, 24)
@@ -279,18 +281,18 @@ def test_windows_of_training_hold_the_slots_and_classes_of_the_task(study):
         assert sorted(modality[modality >= 0]) == [0, 1, 2]
         assert valid.sum() >= 1
     assert set(batches.subjects_of(0)) <= {0, 1}
-    held_out = settings.validation_windows(config, task, loader, subjects)
+    held_out = validation_windows(prepared, prepared.loader)
     first, again = (next(iter(held_out)) for _ in range(2))
     np.testing.assert_array_equal(first.scans, again.scans)
     assert first.valid.numpy().sum() == 4 * 3
-    assert settings.validation_windows(config, task, loader, []) == ()
+    assert validation_windows(replace(prepared, phases={}), prepared.loader) == ()
 
 
 @pytest.mark.parametrize("sampling", ["weighted", "balanced"])
 def test_windows_drawn_by_a_map_need_one(study, sampling):
     config = config_of(study, NETWORK={"window_sampling": sampling})
     with pytest.raises(ConfigError, match=rf"window_sampling = {sampling} needs a map .* set sampler"):
-        settings.check_sampler(config, settings.task_of(config))
+        tasks.check_sampler(config, tasks.task_of(config))
 
 
 # Loss
@@ -299,11 +301,11 @@ def test_windows_drawn_by_a_map_need_one(study, sampling):
 @pytest.mark.parametrize(("preset", "double"), [("paper", False), ("niftynet2018", True)])
 def test_the_loss_follows_the_preset_unless_a_key_says_otherwise(study, preset, double):
     config = config_of(study, PIMMS={"preset": preset}, NETWORK={"decay": 1e-4, "reg_type": "l1"})
-    _, objective = settings.objective_of(config, settings.task_of(config))
+    _, objective = network.objective_of(config, tasks.task_of(config))
     assert objective.double_softmax is double
     assert (objective.decay, objective.penalty) == (1e-4, "L1")
     config = config_of(study, PIMMS={"preset": preset, "double_softmax": not double})
-    assert settings.objective_of(config, settings.task_of(config))[1].double_softmax is not double
+    assert network.objective_of(config, tasks.task_of(config))[1].double_softmax is not double
 
 
 def test_a_multitask_configuration_has_a_decay_of_its_own(study):
@@ -315,17 +317,17 @@ def test_a_multitask_configuration_has_a_decay_of_its_own(study):
         "num_classes_classification": 4,
         "decay_constant": 1e-3,
     }
-    assert settings.modality_decay(config_of(study)) == 1e-4
-    assert settings.modality_decay(config_of(study, SEGMENTATION=None, MULTITASK=task)) == 1e-3
+    assert tasks.modality_decay(config_of(study)) == 1e-4
+    assert tasks.modality_decay(config_of(study, SEGMENTATION=None, MULTITASK=task)) == 1e-3
     both = config_of(study, SEGMENTATION=None, MULTITASK=task, PIMMS={"modality_decay": 1e-5})
-    assert settings.modality_decay(both) == 1e-5
+    assert tasks.modality_decay(both) == 1e-5
 
 
 def test_a_network_is_built_as_the_task_says(study):
-    model = settings.network(task_of(study))
+    model = network.network(task_of(study))
     assert model.num_modalities == 3
     assert len(model.backends) == 3
-    alone = settings.network(task_of(study, NETWORK={"name": "modality_classifier"}))
+    alone = network.network(task_of(study, NETWORK={"name": "modality_classifier"}))
     assert alone.backends == []
     names = {variable.path for variable in alone.variables}
     assert names <= {variable.path for variable in model.variables}
@@ -342,9 +344,9 @@ def test_windows_of_training_that_the_network_cannot_look_at_are_refused(study):
     for rank, says in settings_of.items():
         config = config_of(study, **thick, PIMMS={"spatial_rank": rank})
         if says is None:
-            check_rank(config, settings.window_of(config, "training"))
+            tasks.check_rank(config, tasks.window_of(config, "training"))
             continue
         with pytest.raises(ConfigError, match=says):
-            check_rank(config, settings.window_of(config, "training"))
+            tasks.check_rank(config, tasks.window_of(config, "training"))
     assert study("train", "x.ini", "--spatial_rank", "2") == 2
     assert not (study.folder / "model").exists()

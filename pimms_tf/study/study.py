@@ -1,0 +1,212 @@
+"""Study: one run, prepared. Which subjects, for what, prepared how, seen through which windows is decided here alone.
+
+What trains, segments, merges, and what only says beforehand how that would go, all take the value made here.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+from niftynet_compat import Config, ConfigError, Phase, SubjectFiles
+from pimms_tf.data.intensity import LabelMapping
+from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.windows import check_border, resolve_window
+from pimms_tf.errors import InputError
+from pimms_tf.study import cohort, mappings, task
+from pimms_tf.study.cohort import Cohort
+from pimms_tf.study.task import Task
+
+log = logging.getLogger(__name__)
+
+# What a mistake is about.
+SETTINGS, SUBJECTS, MODEL, PHASES = "Settings", "Subjects", "Model folder", "Phases"
+
+Axes3 = tuple[int, int, int]
+# What becomes of mistakes about a topic: a run lets the first one through; a dry run notes each and goes on.
+Heed = Callable[[str], AbstractContextManager[None]]
+
+
+def let_through(topic: str) -> AbstractContextManager[None]:
+    """What a run does with mistakes."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run, prepared. Nothing was written for it, and of images only names were looked at.
+
+    Args:
+        config: the settings that all else follows from.
+        task: what is asked of the network.
+        cohort: everybody found, kept or dropped.
+        split: what each subject is for, as on file or as drawn; None where nothing divides them.
+        phases: the subjects that this run uses, by what for: training and validation, or inference.
+        loader: what prepares them. Training has yet to learn landmarks and codes; see `mappings.with_mappings`.
+        window: voxels along x, y, z of the windows, 0 for the whole axis; None only after mistakes of a dry run.
+        border: voxels that inference cuts off each side of a window.
+        whole_slices: whether inference takes whole slices instead of windows.
+        codes: the codes in which inference writes classes; None for the classes themselves.
+        start: the iteration that training goes on from, 0 for a new model.
+    """
+
+    config: Config
+    task: Task
+    cohort: Cohort
+    split: Mapping[str, Phase] | None
+    phases: Mapping[Phase, tuple[SubjectFiles, ...]]
+    loader: SubjectLoader
+    window: Axes3 | None
+    border: Axes3 = (0, 0, 0)
+    whole_slices: bool = False
+    codes: LabelMapping | None = None
+    start: int = 0
+
+    @property
+    def training(self) -> tuple[SubjectFiles, ...]:
+        """The subjects that are trained on."""
+        return self.phases.get(Phase.TRAINING, ())
+
+    @property
+    def validation(self) -> tuple[SubjectFiles, ...]:
+        """The subjects that validations look at."""
+        return self.phases.get(Phase.VALIDATION, ())
+
+    @property
+    def used(self) -> tuple[SubjectFiles, ...]:
+        """All subjects that the run reads."""
+        return tuple(files for part in self.phases.values() for files in part)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether training goes on from a checkpoint."""
+        return self.config.training.starting_iter != 0
+
+
+def training_study(config: Config, heed: Heed = let_through) -> Study:
+    """Returns the study that trains as the configuration says; logs who takes part, and who does not and why.
+
+    Raises:
+        ConfigError, InputError: a mistake in the configuration, or no subjects to train on. With another `heed` there
+            are none, and the study has what could be found all the same.
+    """
+    asked, window, start = task.task_of(config), None, 0
+    with heed(SETTINGS):
+        window = task.window_of(config, "training")
+        task.check_rank(config, window)
+    _check_settings(config, asked, heed, asked.segments)
+    with heed(SETTINGS):
+        task.check_sampler(config, asked)
+    with heed(MODEL):
+        start = task.starting_iteration(config, asked)
+    needs_label = asked.segments and asked.label is not None
+    found = _found(config, asked, heed, needs_label)
+    split, phases = None, {}
+    if found.subjects:
+        with heed(PHASES):
+            split = cohort.phases_of(config, found.subjects)
+            phases = {
+                phase: tuple(cohort.subjects_in_phase(found.subjects, split, phase, config))
+                for phase in (Phase.TRAINING, Phase.VALIDATION)
+            }
+            counts = ", ".join(f"{len(part)} for {phase}" for phase, part in phases.items())
+            log.info("%d subjects, of which %s", len(found.subjects), counts)
+            _check_validation(config, phases)
+    loader = cohort.subject_loader(config, asked, needs_label)
+    return Study(config, asked, found, split, phases, loader, window, start=start)
+
+
+def inference_study(config: Config, heed: Heed = let_through) -> Study:
+    """Returns the study that segments a cohort as the configuration says; logs who takes part, as `training_study`.
+
+    Raises:
+        ConfigError, InputError: as `training_study`.
+    """
+    asked, window, border, whole_slices, codes = task.task_of(config), None, (0, 0, 0), False, None
+    with heed(SETTINGS):
+        window = task.window_of(config, "inference")
+        border = _checked_border(config, window)
+    with heed(SETTINGS):
+        whole_slices = task.takes_slices(config, asked)
+    _check_settings(config, asked, heed, asked.segments and config.task.label_normalisation)
+    with heed(SETTINGS):
+        task.check_subsets(config, asked)
+        if len(asked.scans) > 1:
+            task.check_arrangement(config, len(asked.scans))
+    found = _found(config, asked, heed, needs_label=False)
+    split, phases = None, {}
+    if found.subjects:
+        with heed(PHASES):
+            split = cohort.split_on_file(config)
+            chosen = cohort.subjects_in_phase(found.subjects, split, config.inference.dataset_to_infer, config)
+            phases = {Phase.INFERENCE: tuple(chosen)}
+            wanted = config.inference.dataset_to_infer
+            why = f"dataset_to_infer = {wanted}" if wanted else "dataset_to_infer is unset"
+            origin = config.split_file if split is not None else "no split file"
+            log.info("%d of %d subjects (%s; %s)", len(chosen), len(found.subjects), why, origin)
+    loader = cohort.subject_loader(config, asked, needs_label=False)
+    with heed(MODEL):
+        loader = mappings.with_mappings(loader, config, asked)
+        if asked.label is not None and config.task.label_normalisation:
+            codes = mappings.label_codes(config, asked.label)
+    return Study(config, asked, found, split, phases, loader, window, border, whole_slices, codes)
+
+
+def with_learnt(study: Study, store: bool = True, landmarks_from: Sequence[SubjectFiles] | None = None) -> Study:
+    """The study with all that preparation learns from its training subjects, or finds on file.
+
+    What the files lack is put there, unless `store` is False; a trial may take `landmarks_from` fewer subjects.
+    """
+    loader = mappings.with_mappings(study.loader, study.config, study.task, study.training, store, landmarks_from)
+    return replace(study, loader=loader)
+
+
+def check_volumes(study: Study) -> None:
+    """Reads the headers of all subjects: the files of each lie on one grid, and a window fits into it.
+
+    Raises:
+        InputError: the first subject of which this is not so.
+    """
+    for files in study.used:
+        shape = study.loader.prepared_shape(files.images, files.subject_id)
+        if study.config.network.window_sampling == "resize":
+            continue
+        try:
+            resolve_window(shape, study.window)
+        except InputError as error:
+            raise InputError(f"subject {files.subject_id}: {error}") from error
+
+
+def _check_settings(config: Config, asked: Task, heed: Heed, needs_label: bool) -> None:
+    if asked.segments:
+        with heed(SETTINGS):
+            task.check_num_classes(config, asked)
+    if needs_label:
+        with heed(SETTINGS):
+            task.require_section(config, asked.label, "label")
+
+
+def _found(config: Config, asked: Task, heed: Heed, needs_label: bool) -> Cohort:
+    found = cohort.NOBODY
+    with heed(SUBJECTS):
+        found = cohort.find_cohort(config, asked, needs_label)
+        cohort.say_cohort(asked, found)
+        if not found.subjects:
+            raise ConfigError(cohort.nobody(config, found))
+    return found
+
+
+def _checked_border(config: Config, window: Axes3) -> Axes3:
+    border = task.border_of(config, window)
+    if config.network.window_sampling != "resize":
+        check_border([size if size > 0 else 2**31 for size in window], border)
+    return border
+
+
+def _check_validation(config: Config, phases: Mapping[Phase, tuple[SubjectFiles, ...]]) -> None:
+    every = config.training.validation_every_n
+    if every > 0 and not phases[Phase.VALIDATION]:
+        raise ConfigError(
+            f"{config.path}: validation_every_n = {every} needs validation subjects; set "
+            "exclude_fraction_for_validation, or list some in dataset_split_file"
+        )
