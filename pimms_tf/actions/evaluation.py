@@ -3,27 +3,29 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from niftynet_compat import Config, ConfigError
 from niftynet_compat.subjects.lists import read_file_list
-from pimms_tf.data.images import read_image, reorient
-from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels
+from pimms_tf.actions.failures import raise_failure, sentence
+from pimms_tf.data.labels import LabelRules
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import (
     FilePair,
+    ImagePair,
     LabelPair,
+    ScoreTable,
     SubjectResult,
+    SubjectScores,
     evaluate_subject,
     join_by_subject,
     modality_subsets,
     niftynet_tables,
+    read_pair,
     table_1,
     write_results,
     write_summary,
 )
+from pimms_tf.evaluation.results import subset_name
 from pimms_tf.files import sweep
 from pimms_tf.inference import subset_folder
 from pimms_tf.study import cohort, journal, mappings
@@ -40,7 +42,8 @@ def evaluation(config: Config) -> str:
     of `inferred.csv` in `save_seg_dir`.
 
     Raises:
-        ConfigError, InputError: a mistake in the configuration or the data.
+        ConfigError, InputError: a mistake in the configuration, or in the data of one or more subjects; the tables of
+            the others are written before.
     """
     task = task_of(config)
     if task.variant == "classifier":
@@ -51,33 +54,60 @@ def evaluation(config: Config) -> str:
     subsets = modality_subsets(real_modalities(task)) if config.pimms.subsets else [()]
     found = _segmentations(config, subsets)
     expected = cohort.expected_subjects(config, references)
-    results = []
+    rules = mappings.label_rules(config, task, codes)
+    results: list[SubjectResult] = []
+    tables: dict[Path, list[ScoreTable]] = {}
+    failed: dict[str, Exception] = {}
+    subjects: set[str] = set()
     for subset, inferred in found.items():
         # Only subjects that inference was meant to segment are missed where they have no segmentation.
         wanted = {name: path for name, path in references.items() if name in inferred or name in expected}
-        files = join_by_subject(wanted, inferred)
-        for each in files:
-            pair = _read_pair(config, task, codes, each)
-            kind = "niftynet" if config.pimms.distance == "niftynet" else "standard"
-            scores = evaluate_subject(pair.reference, pair.foreground, pair.spacing_mm, surface_distance=kind)
-            results.append(SubjectResult(each.subject_id, subset, scores))
-        if config.evaluation.evaluations:
-            pairs = ((each.subject_id, _read_pair(config, task, codes, each)) for each in files)
-            tables = niftynet_tables(
-                (LabelPair(subject_id, pair.reference, pair.inferred) for subject_id, pair in pairs),
-                getattr(config.task, "evaluation_units", "foreground").split(","),
-                config.evaluation.evaluations.split(","),
-                task.num_classes,
-            )
-            for table in tables:
-                table.write(subset_folder(config.save_csv_dir, subset))
-    write_settings(config)
-    sweep(config.save_csv_dir)
-    journal.evaluation_starts(config, references, len({name for part in found.values() for name in part}))
-    write_results(config.save_csv_dir / "evaluation.csv", results)
-    write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
-    log.info("Saved %s and evaluation_summary.csv", config.save_csv_dir / "evaluation.csv")
-    return table_1({config.network.name: results}, baseline=config.network.name).markdown()
+        good = []
+        for each in join_by_subject(wanted, inferred):
+            subjects.add(each.subject_id)
+            try:
+                results.append(SubjectResult(each.subject_id, subset, _scores(config, task, each, rules)))
+                good.append(each)
+            except Exception as error:  # the others are scored all the same
+                failed.setdefault(each.subject_id, error)
+                log.error("%s (%s) failed: %s", each.subject_id, subset_name(subset), sentence(error))
+        if config.evaluation.evaluations and good:
+            tables[subset_folder(config.save_csv_dir, subset)] = _niftynet_tables(config, task, good, rules)
+    if results:
+        write_settings(config)
+        sweep(config.save_csv_dir)
+        journal.evaluation_starts(config, references, len({name for part in found.values() for name in part}))
+        for folder, each in tables.items():
+            for table in each:
+                table.write(folder)
+        write_results(config.save_csv_dir / "evaluation.csv", results)
+        write_summary(config.save_csv_dir / "evaluation_summary.csv", results)
+        log.info("Saved %s and evaluation_summary.csv", config.save_csv_dir / "evaluation.csv")
+    summary = table_1({config.network.name: results}, baseline=config.network.name).markdown() if results else ""
+    if failed:
+        log.info("%s", summary)
+        raise_failure(failed, len(subjects))
+    return summary
+
+
+def _scores(config: Config, task: Task, files: FilePair, rules: LabelRules) -> SubjectScores:
+    pair = _read(config, task, files, rules)
+    kind = "niftynet" if config.pimms.distance == "niftynet" else "standard"
+    return evaluate_subject(pair.reference, pair.foreground, pair.spacing_mm, surface_distance=kind)
+
+
+def _niftynet_tables(config: Config, task: Task, files: Sequence[FilePair], rules: LabelRules) -> list[ScoreTable]:
+    pairs = ((each.subject_id, _read(config, task, each, rules)) for each in files)
+    return niftynet_tables(
+        (LabelPair(subject_id, pair.reference, pair.inferred) for subject_id, pair in pairs),
+        getattr(config.task, "evaluation_units", "foreground").split(","),
+        config.evaluation.evaluations.split(","),
+        task.num_classes,
+    )
+
+
+def _read(config: Config, task: Task, files: FilePair, rules: LabelRules) -> ImagePair:
+    return read_pair(files, rules, config.inputs[task.label].loader)
 
 
 def _segmentations(config: Config, subsets: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, Path]]:
@@ -86,7 +116,9 @@ def _segmentations(config: Config, subsets: Sequence[tuple[str, ...]]) -> dict[t
     if named and not any(subsets):
         return {(): cohort.files_of_section(config, named[0])}
     lists = {subset: subset_folder(config.save_seg_dir, subset) / "inferred.csv" for subset in subsets}
-    found = {subset: read_file_list(path, "inferred") for subset, path in lists.items() if path.is_file()}
+    found = {
+        subset: read_file_list(path, "inferred", must_exist=False) for subset, path in lists.items() if path.is_file()
+    }
     if not found:
         option = " --subsets" if any(subsets) else ""
         raise InputError(
@@ -97,30 +129,3 @@ def _segmentations(config: Config, subsets: Sequence[tuple[str, ...]]) -> dict[t
         if subset not in found:
             log.warning("%s: no subject was segmented from %s", config.save_seg_dir, "+".join(subset))
     return found
-
-
-class _Pair(NamedTuple):
-    """A reference and a segmentation, both turned to RAS so that slices are axial whatever the files' order."""
-
-    reference: np.ndarray  # (x, y, z) classes
-    inferred: np.ndarray  # (x, y, z) classes
-    foreground: np.ndarray  # (x, y, z) classes, or the probability of being anything but background
-    spacing_mm: tuple[float, float, float]
-
-
-def _read_pair(config: Config, task: Task, codes: LabelMapping | None, files: FilePair) -> _Pair:
-    truth = reorient(read_image(files.reference, config.inputs[task.label].loader), ("R", "A", "S"))
-    found = reorient(read_image(files.inferred), ("R", "A", "S"))
-    if truth.shape != found.shape or not np.allclose(truth.affine, found.affine, atol=1e-2):
-        raise InputError(
-            f"subject {files.subject_id}: reference {files.reference} {truth.shape} and segmentation {files.inferred} "
-            f"{found.shape} are not on one grid; segment the scans on the grid of the label, or resample the label"
-        )
-    reference = truth.data[..., 0] if codes is None else map_labels(truth.data[..., 0], codes)
-    if found.data.shape[-1] > 1:  # probabilities of every class, the background first
-        return _Pair(reference, np.argmax(found.data, axis=-1), 1.0 - found.data[..., 0], truth.spacing_mm)
-    inferred = found.data[..., 0]
-    # What other programs wrote may be classes already.
-    if codes is not None and not unlisted_labels(inferred, codes):
-        inferred = map_labels(inferred, codes)
-    return _Pair(reference, inferred, inferred, truth.spacing_mm)

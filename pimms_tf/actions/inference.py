@@ -14,6 +14,7 @@ import numpy as np
 
 from niftynet_compat import SubjectFiles
 from pimms_tf import __version__
+from pimms_tf.actions.failures import raise_failure, sentence
 from pimms_tf.actions.sharding import Shard, shards_of
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.data.intensity import LabelMapping, unmap_labels
@@ -38,9 +39,6 @@ from pimms_tf.training import devices
 log = logging.getLogger(__name__)
 
 Subset = tuple[str, ...]
-
-# What can be wrong with one subject; anything else is a fault of ours.
-_MISTAKES = (InputError, OSError, MemoryError)
 
 
 def inference(study: Study, shard: Shard | None = None, resume: bool = False) -> None:
@@ -88,7 +86,7 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
             log.info("Saved %s", output.folder.folder)
     journal.say("stopping -- event handler: OutputInterpreter.")
     if failed:
-        raise _failure(failed, len(chosen))
+        raise_failure(failed, len(chosen))
 
 
 def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles]) -> dict[str, Exception]:
@@ -99,7 +97,7 @@ def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles]) -> dict[str, Excep
             log.info("%d of %d: %s", number, len(chosen), files.subject_id)
         else:
             failed[files.subject_id] = mistake
-            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, _sentence(mistake))
+            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, sentence(mistake))
     return failed
 
 
@@ -307,28 +305,6 @@ def _has_changed(files: SubjectFiles, study: Study, records: Records, record: Re
     if all(max(each.st_mtime_ns, each.st_ctime_ns) <= recorded for each in found):
         return False
     return not _is_of(record, record.run, _content_of(study.loader, scans, files.subject_id))
-
-
-def _failure(failed: Mapping[str, Exception], num_subjects: int) -> Exception:
-    """What a run ends with in which subjects failed: the first fault of ours if there was any, to be mended by us."""
-    first, mistake = next(iter(failed.items()))
-    because = _sentence(mistake)
-    if len(failed) > 1:
-        because = f"{some_of(failed)}; the first of them, {first}, because: {because}"
-    complaint = InputError(f"{len(failed)} of {num_subjects} subjects could not be done: {because}")
-    fault = next((each for each in failed.values() if not isinstance(each, _MISTAKES)), None)
-    if fault is None:
-        return complaint
-    log.error("%s", complaint)
-    return fault
-
-
-def _sentence(mistake: Exception) -> str:
-    if isinstance(mistake, OSError) and mistake.filename is not None:
-        return f"{mistake.filename}: {mistake.strerror}"
-    if isinstance(mistake, MemoryError):
-        return f"there is not enough memory for it ({str(mistake) or 'no more is known'}); check the size of its scans"
-    return str(mistake) if isinstance(mistake, _MISTAKES) else f"{type(mistake).__name__}: {mistake}"
 
 
 def _name_blank_scans(task: Task, files: SubjectFiles, subject: Subject) -> None:

@@ -126,6 +126,7 @@ _TOPIC_OF = {
     "niftynet_compat.subjects.partition": PHASES,
     "pimms_tf.study.task": WINDOWS,
     "pimms_tf.study.cohort": SUBJECTS,
+    "pimms_tf.data.labels": EXAMPLE,
     "pimms_tf.data.subjects": EXAMPLE,
 }
 

@@ -5,8 +5,7 @@ from niftynet_compat.subjects.lists import read_file_list
 from pimms_tf.check.files import Progress, Wanted, examine, say_files
 from pimms_tf.check.labels import check_label_values
 from pimms_tf.check.report import FILES, LABELS, SETTINGS, SUBJECTS, Report
-from pimms_tf.data.images import read_image_header
-from pimms_tf.errors import InputError
+from pimms_tf.evaluation.pairs import check_pair
 from pimms_tf.evaluation.results import join_by_subject
 from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
@@ -28,7 +27,9 @@ def check_evaluation(config: Config, task: Task, fast: bool, progress: Progress,
             report.note(SUBJECTS, "subsets: only the segmentations from all scans are looked at here")
         if not named and not listed.is_file():
             raise ConfigError(f"{listed} is not there, so there is nothing to evaluate: run inference first")
-        inferred = cohort.files_of_section(config, named[0]) if named else read_file_list(listed, "inferred")
+        inferred = (
+            cohort.files_of_section(config, named[0]) if named else read_file_list(listed, "inferred", must_exist=False)
+        )
         report.fact(SUBJECTS, "references", len(references), f"{len(references)} in [{task.label}]")
         report.fact(SUBJECTS, "segmentations", len(inferred), f"{len(inferred)} in {named[0] if named else listed}")
         expected = cohort.expected_subjects(config, references)
@@ -41,11 +42,8 @@ def check_evaluation(config: Config, task: Task, fast: bool, progress: Progress,
     facts = examine(wanted, fast, max(config.system.num_threads, 4), progress)
     say_files(facts, report)
     check_label_values(config, task, facts, set(), report, LABELS)
+    usable = {(each.wanted.subject_id, each.wanted.section) for each in facts if not each.error}
     for pair in pairs:
-        with report.collecting(FILES):
-            truth, found = read_image_header(pair.reference, loader), read_image_header(pair.inferred)
-            if not truth.grid.matches(found.grid):
-                raise InputError(
-                    f"subject {pair.subject_id}: reference {pair.reference} {truth.shape} and segmentation "
-                    f"{pair.inferred} {found.shape} are not on one grid"
-                )
+        if {(pair.subject_id, section) for section in (task.label, "inferred")} <= usable:
+            with report.collecting(FILES):
+                check_pair(pair, loader)

@@ -10,6 +10,7 @@ from pimms_tf.check.files import FileFacts
 from pimms_tf.check.report import Report
 from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.evaluation.results import some_of
+from pimms_tf.study.mappings import label_rules
 from pimms_tf.study.task import Task, real_modalities
 
 
@@ -29,6 +30,10 @@ def check_label_values(
     """
     _check_modalities(config, task, [f for f in facts if f.wanted.section == task.modality_image], report, topic)
     maps = [each for each in facts if each.wanted.section == task.label and each.wanted.counts_values]
+    for each in maps:
+        if each.num_channels > 1:
+            text = f"{each.wanted.path} has {each.num_channels} times or components; give a file of one"
+            report.mistake(topic, f"{each.wanted.name}: {text}")
     known = [each for each in maps if each.values is not None]
     if not known:
         if any(not each.error for each in maps):
@@ -117,21 +122,16 @@ def _check_codes(
 
 
 def _check_classes(config: Config, task: Task, values: Mapping[float, _Value], report: Report, topic: str) -> None:
-    interpolated = config.inputs[task.label].interp_order > 0
-    for value, found in sorted(values.items()):
-        who = f"{len(found.subjects)} subjects ({some_of(found.subjects)})"
-        if value != round(value) and not interpolated:
-            report.mistake(
-                topic,
-                f"label value {value:g} of {who} is no whole number; give label maps, or map values by "
-                "label_normalisation = True",
-            )
-        elif not 0 <= round(value) < task.num_classes:
-            report.mistake(
-                topic,
-                f"label value {value:g} of {who} is outside 0 to {task.num_classes - 1}; correct num_classes = "
-                f"{task.num_classes}, or number the values found by label_normalisation = True",
-            )
+    found = label_rules(config, task, None).judge(values)
+    between = "is no whole number; give label maps, or map values by label_normalisation = True"
+    outside = (
+        f"is outside 0 to {task.num_classes - 1}; correct num_classes = {task.num_classes}, or number the values found "
+        "by label_normalisation = True"
+    )
+    complaints = dict.fromkeys(found.between, between) | dict.fromkeys(found.outside, outside)
+    for value, complaint in sorted(complaints.items()):
+        subjects = values[value].subjects
+        report.mistake(topic, f"label value {value:g} of {len(subjects)} subjects ({some_of(subjects)}) {complaint}")
 
 
 def _check_modalities(config: Config, task: Task, facts: Sequence[FileFacts], report: Report, topic: str) -> None:

@@ -42,6 +42,7 @@ from pimms_tf.data.intensity import (
     whiten,
     with_zero_background,
 )
+from pimms_tf.data.labels import LabelRules, whole_numbers
 from pimms_tf.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -437,7 +438,7 @@ class SubjectLoader:
     def _modality(self, valid: np.ndarray, patient: _Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:
             source = patient.section(self.modality_image)
-            classes = _whole(self._read(self.modality_image, patient).data.ravel(), source)
+            classes = whole_numbers(self._read(self.modality_image, patient).data.ravel(), source)
             if self.modality_mapping is not None:
                 unlisted = unlisted_labels(classes, self.modality_mapping)
                 if unlisted:
@@ -474,26 +475,10 @@ class SubjectLoader:
                     f" {', '.join(patient.images)}."
                 )
             return None
-        section = patient.section(self.label)
         label = self._map(self.label, 0, place, padding, patient)
-        if self.label_mapping is not None:
-            unlisted = unlisted_labels(label, self.label_mapping)
-            if unlisted:
-                logger.warning(
-                    "%s has label values %s that the mapping does not list; they become 0", section, unlisted
-                )
-            label = map_labels(label, self.label_mapping)
-        elif self.orders.get(self.label, 0) <= 0:
-            label = _whole(label, section)
-        label = np.ascontiguousarray(np.rint(label), np.int32)
-        if self.num_classes is not None and (label.min() < 0 or label.max() >= self.num_classes):
-            values = np.unique(label)
-            outside = values[(values < 0) | (values >= self.num_classes)].tolist()
-            raise InputError(
-                f"{section} has label values {outside[:10]} outside 0 to {self.num_classes - 1}; set num_classes, or"
-                " map them by label_normalisation."
-            )
-        return label
+        is_interpolated = self.orders.get(self.label, 0) > 0
+        rules = LabelRules(self.num_classes, self.label_mapping, is_interpolated)
+        return rules.classes(label, patient.section(self.label))
 
     def _weight(self, place: _Place, padding: Pairs, patient: _Patient) -> np.ndarray | None:
         if self.weight is None or self.weight not in patient.images:
@@ -546,17 +531,6 @@ def train_mapping(loader: SubjectLoader, subjects: Iterable[SubjectFiles]) -> di
 
 def _of_section(setting: Setting | Mapping[str, Setting] | None, name: str) -> Setting | None:
     return setting.get(name) if isinstance(setting, Mapping) else setting
-
-
-def _whole(values: np.ndarray, source: str) -> np.ndarray:
-    rounded = np.rint(values)
-    odd = np.abs(values - rounded) > 1e-3
-    if odd.any():
-        raise InputError(
-            f"{source} should hold whole numbers but has {print_numbers(np.unique(values[odd])[:5])}; give a label map,"
-            " or map its values by label_normalisation."
-        )
-    return rounded
 
 
 @contextmanager

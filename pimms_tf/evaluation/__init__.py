@@ -24,6 +24,7 @@ from pimms_tf.evaluation.niftynet_scores import (
     niftynet_metrics,
     niftynet_tables,
 )
+from pimms_tf.evaluation.pairs import ImagePair, check_pair, read_pair
 from pimms_tf.evaluation.report import (
     Comparison,
     Table,
@@ -53,6 +54,7 @@ __all__ = [
     "BorderDistances",
     "Comparison",
     "FilePair",
+    "ImagePair",
     "LabelPair",
     "LesionMasks",
     "ScoreTable",
@@ -64,6 +66,7 @@ __all__ = [
     "WilcoxonResult",
     "average_surface_distance_mm",
     "border_distances",
+    "check_pair",
     "class_accuracies",
     "compare",
     "confusion_matrix",
@@ -78,6 +81,7 @@ __all__ = [
     "niftynet_metrics",
     "niftynet_tables",
     "paired_wilcoxon",
+    "read_pair",
     "read_results",
     "summarise",
     "side_by_side",

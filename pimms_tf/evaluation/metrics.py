@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from pimms_tf.errors import InputError
 
+OTHER_PATHOLOGY = 2  # in references of the WMH challenge, which counts neither way
 SurfaceDistance = Literal["standard", "niftynet", "pairwise"]
 
 
@@ -24,7 +25,7 @@ class LesionMasks(NamedTuple):
 
 
 def lesion_masks(
-    reference_label: np.ndarray, inferred: np.ndarray, label: int = 1, ignored_label: int | None = 2
+    reference_label: np.ndarray, inferred: np.ndarray, label: int = 1, ignored_label: int | None = OTHER_PATHOLOGY
 ) -> LesionMasks:
     """The masks that the MICCAI-2017 WMH challenge scores, from a label map and a segmentation of one shape.
 

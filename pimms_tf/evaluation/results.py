@@ -18,6 +18,7 @@ import numpy as np
 
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.metrics import (
+    OTHER_PATHOLOGY,
     SurfaceDistance,
     average_surface_distance_mm,
     dice,
@@ -71,8 +72,7 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
     """Pairs of files of the subjects that have both, sorted by subject; the others are named in a warning.
 
     Raises:
-        InputError: no subject has both, or a segmentation is the reference file itself, which would score 1. A copy of
-            the reference, byte for byte, is named in a warning.
+        InputError: no subject has both. A copy of the reference, byte for byte, is named in a warning.
     """
     common = sorted(references.keys() & inferred.keys())
     if not common:
@@ -84,12 +84,6 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
         if missing:
             _LOG.warning("%d subjects have no %s and are not evaluated: %s", len(missing), what, some_of(missing))
     pairs = [FilePair(subject_id, Path(references[subject_id]), Path(inferred[subject_id])) for subject_id in common]
-    for subject_id, reference, segmentation in pairs:
-        if reference.resolve() == segmentation.resolve() or _is_one_file(reference, segmentation):
-            raise InputError(
-                f"Subject {subject_id}: reference and segmentation are the same file {reference}; "
-                "name the segmentations in the section of the inferred images."
-            )
     copies = [pair.subject_id for pair in pairs if _are_copies(pair)]
     if copies:
         _LOG.warning(
@@ -101,13 +95,9 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
     return pairs
 
 
-def _is_one_file(reference: Path, segmentation: Path) -> bool:
-    return reference.exists() and segmentation.exists() and reference.samefile(segmentation)
-
-
 def _are_copies(pair: FilePair) -> bool:
     _, reference, segmentation = pair
-    if not (reference.is_file() and segmentation.is_file()):
+    if not (reference.is_file() and segmentation.is_file()) or reference.samefile(segmentation):
         return False
     return filecmp.cmp(reference, segmentation, shallow=False)
 
@@ -118,7 +108,7 @@ def evaluate_subject(
     spacing_mm: Sequence[float],
     mask: np.ndarray | None = None,
     label: int = 1,
-    ignored_label: int | None = 2,
+    ignored_label: int | None = OTHER_PATHOLOGY,
     surface_distance: SurfaceDistance = "standard",
 ) -> SubjectScores:
     """All scores of one segmentation (x, y, z) against a label map of the same shape; axial slices lie in (x, y).

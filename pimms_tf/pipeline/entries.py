@@ -47,7 +47,7 @@ SUFFIX = ".subject"
 RESERVED_BYTES = 2**30  # left free on the disk: a full one would cost checkpoints
 
 # The modules of `pimms_tf.data` that decide what a prepared subject holds; a change of any other leaves entries good.
-PREPARING = ("formats", "grids", "images", "intensity", "subjects")
+PREPARING = ("formats", "grids", "images", "intensity", "labels", "subjects")
 _MAGIC = b"PIMMS\x00\x00\x01"  # the last byte is the version of the format
 _PAGE = 4096
 # Entries carry a time of modification from long ago, so that whoever writes into one afterwards gives himself away.

@@ -16,7 +16,9 @@ from niftynet_compat import (
 )
 from pimms_tf.data.images import read_image
 from pimms_tf.data.intensity import LabelMapping, label_mapping
+from pimms_tf.data.labels import LabelRules
 from pimms_tf.data.subjects import SubjectLoader, train_mapping
+from pimms_tf.evaluation.metrics import OTHER_PATHOLOGY
 from pimms_tf.study import journal
 from pimms_tf.study.cohort import modality_classes, reads_modalities
 from pimms_tf.study.task import Task, real_modalities
@@ -125,6 +127,12 @@ def label_codes(
     if store:
         write_label_mapping(path, "label", section, *mapping)
     return mapping
+
+
+def label_rules(config: Config, task: Task, codes: LabelMapping | None) -> LabelRules:
+    """Which values label maps may have, the same for training, evaluation and a dry run of both."""
+    ignored = (OTHER_PATHOLOGY,) if config.action == "evaluation" else ()
+    return LabelRules(task.num_classes, codes, config.inputs[task.label].interp_order > 0, ignored)
 
 
 def _modality_labels(

@@ -539,7 +539,7 @@ def test_warnings_are_repeated_once_where_the_subject_comes_from_the_cache(image
         cached.load(images, "s1")
         cached.load(images, "s1")
         (record,) = caplog.records
-        assert (record.name, record.levelname) == ("pimms_tf.data.subjects", "WARNING")
+        assert (record.name, record.levelname) == ("pimms_tf.data.labels", "WARNING")
         assert "that the mapping does not list; they become 0" in record.message
 
 
