@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
-from niftynet_compat import load_config
+from niftynet_compat import load_config, migrate_file, write_label_mapping
 from niftynet_compat.schema.sections import KNOWN_KEYS, SPECS
 from pimms_tf.commands import niftynet_cli
 from pimms_tf.commands.cli import _parser, main
@@ -106,6 +106,7 @@ def project(tmp_path, scans, study, monkeypatch):
     (models / "checkpoint").write_text('model_checkpoint_path: "/home/somebody/m/models/model.ckpt-26000"\n')
     split = "sub0_,Training\nsub1_,Training\nsub2_,Validation\nsub3_,Inference\n"
     (tmp_path / "old_model" / "dataset_split.csv").write_text(split)
+    write_label_mapping(tmp_path / "old_model" / "histogram_ref_file.txt", "label", "BinLesion", (0.0, 1.0), (0, 1))
     (tmp_path / "config.ini").write_text(CONFIG)
     (tmp_path / "trigger_inference.sh").write_text(TRIGGER)
     # Programs for scripts to find, as an installation puts them there.
@@ -134,16 +135,20 @@ def test_the_guide_takes_a_niftynet_project_from_its_ini_file_to_tables(project,
     for line in LINES[1:]:
         code = typed(line)
         said[line] = "".join(capfd.readouterr())
-        # The file of the project does mean other things than in NiftyNet; the guide says so.
-        assert code == (1 if line.startswith("pimms-tf migrate") else 0), f"{line}\n{said[line]}"
+        # The model folder of the project holds NiftyNet's checkpoints; the guide says so.
+        assert code == (2 if line.startswith("pimms-tf migrate") else 0), f"{line}\n{said[line]}"
 
     def of(beginning):
         return next(text for line, text in said.items() if line.startswith(beginning))
 
     assert "preset = niftynet2018 in [PIMMS] builds it as the released program did" in of("pimms-tf migrate config.ini")
     assert "pimms-tf import-checkpoint turns into a model_dir of ours" in of("pimms-tf migrate config.ini")
+    assert "train       cannot run: model_dir holds NiftyNet's checkpoints" in of("pimms-tf migrate config.ini")
+    changed = [(row.section, row.key) for row in migrate_file("config_migrated.ini").keys if row.changes_results]
+    assert changed == [("NETWORK", "window_sampling")]
     assert "41 variables used, 0 unused" in of("pimms-tf import-checkpoint")
     assert "old_model/dataset_split.csv" in of("pimms-tf import-checkpoint")
+    assert "old_model/histogram_ref_file.txt" in of("pimms-tf import-checkpoint")
     assert "starts from: iteration 26000" in of("pimms-tf check")
     assert "training iter 26002" in of("pimms-tf train")
     assert "Bold" not in of("pimms-tf report")
@@ -163,7 +168,8 @@ def test_the_guide_takes_a_niftynet_project_from_its_ini_file_to_tables(project,
     result = nib.load(model / "output" / "HeMIS" / "sub3__niftynet_out.nii.gz")
     assert result.shape[:3] == scan.shape
     # What NiftyNet left is as it was.
-    assert sorted(path.name for path in (project / "old_model").iterdir()) == ["dataset_split.csv", "models"]
+    left = ["dataset_split.csv", "histogram_ref_file.txt", "models"]
+    assert sorted(path.name for path in (project / "old_model").iterdir()) == left
     assert (project / "config.ini").read_text() == CONFIG
 
 

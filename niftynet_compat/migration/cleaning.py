@@ -207,13 +207,10 @@ def _edited(inspection: Inspection, report: Migration, target: Path) -> str | No
                 _change(lines, entry, [f"# dropped: {key} = {one_line(entry.text)} ({sentences.get(place, '')})"])
             elif new is not None:
                 _change(lines, entry, [f"# was: {key} = {one_line(entry.text)}", new])
-    if moved and ("SYSTEM", "model_dir") not in config.origins:
-        system = next((section for section in inspection.file.sections if section.name == "SYSTEM"), None)
-        added = f"model_dir = {ini_value(config.system.model_dir)}"
-        if system is None:
-            lines += ["", "[SYSTEM]", added]
-        elif "model_dir" not in system.entries:
-            lines[system.line - 1] = f"{lines[system.line - 1]}\n{added}"
+    unsaid = [place for place, origin in config.origins.items() if origin == "-a"]
+    unsaid += [("SYSTEM", "model_dir")] if moved and ("SYSTEM", "model_dir") not in config.origins else []
+    for name, key in unsaid:
+        _add(lines, inspection, name, f"{key} = {ini_value(_value(config, name, key))}", key)
     return without_header("\n".join(line for line in lines if line is not None)).rstrip() + "\n"
 
 
@@ -267,6 +264,15 @@ def _change(lines: list[str | None], entry: Entry, new: list[str]) -> None:
     lines[entry.line - 1] = "\n".join(indent + line for line in new)
     for number, _ in entry.continuations:
         lines[number - 1] = None
+
+
+def _add(lines: list[str | None], inspection: Inspection, name: str, line: str, key: str) -> None:
+    """Puts a line below the header of a section that lacks the key; a section that is not there is put at the end."""
+    section = next((each for each in inspection.file.sections if each.name == name), None)
+    if section is None:
+        lines += ["", f"[{name}]", line]
+    elif key not in section.entries:
+        lines[section.line - 1] = f"{lines[section.line - 1]}\n{line}"
 
 
 def _drop_section(lines: list[str | None], section: IniSection, inspection: Inspection, why: str) -> None:

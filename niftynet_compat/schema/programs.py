@@ -31,8 +31,6 @@ APPLICATIONS: dict[str, str] = {
     "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication": "SEGMENTATION",
     "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication": "SEGMENTATION",
 }
-# Of the fork's programs the one that never looked at [NETWORK] name.
-ALWAYS_HEMIS = "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication"
 APPLICATION_OF_SECTION: dict[str, str] = {
     "SEGMENTATION": "net_segment",
     "CLASSIFICATION": "net_classify",
@@ -45,6 +43,27 @@ UNAVAILABLE_APPLICATIONS = (
     "niftynet.application.gan_application.GANApplication",
     "niftynet.application.label_driven_registration.RegApp",
 )
+
+
+class Fixed(NamedTuple):
+    """A value that a program of the fork had whatever was set; with `without`, only where that key is unset."""
+
+    section: str
+    key: str
+    value: str | bool | tuple[int, ...]
+    without: str = ""
+
+
+_TWO_DIMENSIONAL_PROGRAM = (Fixed("NETWORK", "whitening", True), Fixed("NETWORK", "window_sampling", "resize"))
+# Word after -a to what the program of that name did whatever its file and command line said.
+FIXED_BY_PROGRAM: dict[str, tuple[Fixed, ...]] = {
+    "niftynet.contrib.hemis.hemis_app.BRATSApp": _TWO_DIMENSIONAL_PROGRAM,
+    "niftynet.contrib.hemis_midl.hemis_app.BRATSApp": _TWO_DIMENSIONAL_PROGRAM,
+    "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication": (
+        Fixed("NETWORK", "name", "hemis"),
+        Fixed("SEGMENTATION", "permuted_indices", (), without="idxs_to_drop"),
+    ),
+}
 
 
 class Network(NamedTuple):

@@ -80,7 +80,7 @@ class Config:
     working_folder: Path = field(default_factory=Path.cwd, compare=False, repr=False)
 
     def origin(self, section: str, key: str) -> str:
-        """Returns where a value comes from: `default`, `file:line`, or `--key` for one given on the command line."""
+        """Returns where a value comes from: `default`, `file:line`, `--key`, or `-a` for what a program always did."""
         return self.origins.get((section, key), "default")
 
     @property
@@ -267,9 +267,10 @@ def inspect_config(
         parts["system"] = dataclasses.replace(parts["system"], model_dir=default)
     _take_rank_of_windows(parts, task_part, inputs, findings)
     if task_part is not None:
+        task_part, parts = requirements.as_the_program(application, task, task_part, parts, findings)
         requirements.check_needs(action, task, task_part, parts, found, findings)
         requirements.check_references(task, task_part, parts["pimms"], inputs, findings)
-        requirements.remark_on_idle_values(task, task_part, parts, application, findings)
+        requirements.remark_on_idle_values(task, task_part, parts, findings)
     config = Config(
         path=path,
         application=programs.APPLICATION_OF_SECTION.get(task, ""),

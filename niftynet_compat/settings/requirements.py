@@ -1,10 +1,11 @@
 """What an action needs to find in a file, and names in it that must exist."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from niftynet_compat.ini import IniSection
 from niftynet_compat.schema import programs, sections
-from niftynet_compat.schema.sections import InputSection, PimmsSection, TaskSection, TrainingSection
+from niftynet_compat.schema.sections import InputSection, PimmsSection, TaskSection, TrainingSection, shown
 from niftynet_compat.settings.reading import Findings
 from niftynet_compat.spelling import nearest
 
@@ -68,23 +69,43 @@ def check_needs(
         findings.mistake_at(task, classes, str(count), "is too small; background counts as a class, so give 2 or more")
 
 
+def as_the_program(
+    application: str | None, task: str, part: TaskSection, parts: Mapping[str, object], findings: Findings
+) -> tuple[TaskSection, dict[str, object]]:
+    """Returns the values with those in place that the program after -a had whatever was set, each with a remark.
+
+    So an unchanged command line runs what it ran. A value that is missing or faulty stays so.
+    """
+    parts = dict(parts)
+    for section, key, value, without in programs.FIXED_BY_PROGRAM.get(application, ()):
+        values = part if section == task else parts[section.lower()]
+        given = getattr(values, key)
+        is_held = without and getattr(values, without)
+        if given == value or given == "" or is_held or findings.has_mistake(section, key):
+            continue
+        findings.remark(
+            section,
+            key,
+            f"is taken as {shown(value)}, not {shown(given)}, because the program -a {application} did so whatever was "
+            f"set; -a {programs.APPLICATION_OF_SECTION[task]} takes what is set",
+        )
+        findings.origins[section, key] = "-a"
+        values = dataclasses.replace(values, **{key: value})
+        if section == task:
+            part = values
+        else:
+            parts[section.lower()] = values
+    return part, parts
+
+
 def remark_on_idle_values(
     task: str,
     part: TaskSection,
     parts: Mapping[str, object],
-    application: str | None,
     findings: Findings,
 ) -> None:
     """Adds remarks on values that other values leave without effect, or that the released programs took otherwise."""
     network = parts["network"]
-    known = programs.NETWORKS.get(network.name)
-    if application == programs.ALWAYS_HEMIS and known is not None and known.ours not in (None, "hemis"):
-        findings.remark(
-            "NETWORK",
-            "name",
-            f"{network.name} means {known.ours}, but the program -a {application} built its HeMIS network whatever was "
-            "set; write --name hemis to do likewise",
-        )
     for key in ("label", "sampler", "inferred", "modalities"):
         named = getattr(part, key, ())
         if len(named) > 1:

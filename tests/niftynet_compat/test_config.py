@@ -606,8 +606,10 @@ def test_a_file_in_the_manner_of_the_released_experiments_loads_with_its_misplac
     assert (config.network.batch_size, config.network.reg_type, config.training.lr) == (6, "L2", 3e-4)
     assert config.task.decay_constant == 1e-6
     assert config.save_seg_dir == Path("/models/run/output/modality_results")
+    assert (config.network.whitening, config.network.window_sampling) == (True, "resize")
     assert [remark.key for remark in config.remarks] == [
         "whitening",
+        "window_sampling",
         "queue_length",
         "num_threads",
         "output_prob",

@@ -20,6 +20,7 @@ from niftynet_compat import (
     load_config,
     migrate_file,
     migration_report,
+    resolve_network,
     write_cleaned,
 )
 from niftynet_compat.migration.cleaning import effective
@@ -413,25 +414,67 @@ def test_a_window_of_the_labels_that_is_not_the_images_changes_results(tmp_path,
     assert ("NiftyNet cut windows of 8, 8, 1 from their middle" in row.sentence) is differs
 
 
+BASELINE = "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication"
+SINGLE_TASK = "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication"
+SLICES = "niftynet.contrib.hemis.hemis_app.BRATSApp"
+
+
 @pytest.mark.parametrize(
-    ("network", "application", "is_said"),
+    ("application", "network", "fixed"),
     [
-        ("singletask_pimms_3d", "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication", True),
-        ("hemis", "niftynet.contrib.pimms.3D_HeMIS_application.SegmentationApplication", False),
-        (
-            "singletask_pimms_3d",
-            "niftynet.contrib.pimms.3D_HeMIS_single_segmentation_application.SegmentationApplication",
-            False,
-        ),
-        ("singletask_pimms_3d", None, False),
+        (BASELINE, "singletask_pimms_3d", {"name": "hemis"}),
+        (BASELINE, "niftynet.network.highres3dnet.HighRes3DNet", {"name": "hemis"}),
+        (BASELINE, "hemis", {}),
+        (SINGLE_TASK, "singletask_pimms_3d", {}),
+        (SLICES, "niftynet.contrib.hemis.hemis.HeMIS", {"whitening": True, "window_sampling": "resize"}),
+        (SLICES, "hemis\nwhitening = True\nwindow_sampling = resize", {}),
+        ("net_segment", "singletask_pimms_3d", {}),
+        (None, "singletask_pimms_3d", {}),
     ],
 )
-def test_a_program_that_never_looked_at_the_networks_name_is_remarked_on(tmp_path, network, application, is_said):
+def test_what_a_program_did_whatever_was_set_is_done_where_it_is_named(tmp_path, application, network, fixed):
     path = written(tmp_path, PLAIN.replace("pimms_online", network))
-    sentence = "built its HeMIS network whatever was set; write --name hemis to do likewise"
-    assert any(sentence in str(remark) for remark in load_config(path, application=application).remarks) is is_said
-    assert (sentence in status(migrate_file(path, application), "NETWORK", "name").sentence) is is_said
-    write_cleaned(path, tmp_path / "out" / "a.ini", application)
+    config = load_config(path, application=application)
+    plain = load_config(path)
+    for key in ("name", "whitening", "window_sampling"):
+        assert getattr(config.network, key) == fixed.get(key, getattr(plain.network, key))
+        assert (config.origin("NETWORK", key) == "-a") is (key in fixed)
+        said = [remark for remark in config.remarks if remark.key == key and "did so whatever was set" in remark.text]
+        assert len(said) == int(key in fixed)
+    again = load_config(write_cleaned(path, tmp_path / "out" / "a.ini", application))
+    assert (again.network.whitening, again.network.window_sampling) == (
+        config.network.whitening,
+        config.network.window_sampling,
+    )
+    assert resolve_network(again.network.name) == resolve_network(config.network.name)
+    assert "# What I always use." in (tmp_path / "out" / "a.ini").read_text()
+
+
+def test_an_option_of_the_command_line_does_not_change_what_the_program_did(tmp_path):
+    path = written(tmp_path, PLAIN)
+    config = load_config(path, {"name": "pimms_online", "whitening": "False"}, application=BASELINE)
+    assert config.network.name == "hemis"
+    assert not load_config(path, {"whitening": "False"}, application=BASELINE).network.whitening
+    assert load_config(path, {"whitening": "False"}, application=SLICES).network.whitening
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({"permuted_indices": "1,0"}, ()),
+        ({"permuted_indices": "1,0", "idxs_to_drop": "0"}, (1, 0)),
+    ],
+)
+def test_an_order_that_the_program_took_only_with_scans_to_drop_is_taken_only_then(tmp_path, options, order):
+    path = written(tmp_path, PLAIN.replace("image = T1", "image = T1, L"))
+    assert load_config(path, options, application=BASELINE).task.permuted_indices == order
+    assert load_config(path, options).task.permuted_indices == (1, 0)
+
+
+def test_a_network_that_is_not_named_is_missed_though_the_program_did_not_look_at_it(tmp_path):
+    path = written(tmp_path, PLAIN.replace("name = pimms_online\n", ""))
+    with pytest.raises(ConfigError, match="name is not set"):
+        load_config(path, application=BASELINE, action="inference")
 
 
 WINDOWS_AT_INFERENCE = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS]"
