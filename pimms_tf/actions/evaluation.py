@@ -25,10 +25,12 @@ from pimms_tf.evaluation import (
     write_results,
     write_summary,
 )
+from pimms_tf.evaluation.niftynet_scores import NIFTYNET_TABLES
 from pimms_tf.evaluation.results import subset_name
 from pimms_tf.files import sweep
 from pimms_tf.inference import subset_folder
 from pimms_tf.study import cohort, journal, mappings
+from pimms_tf.study.overwriting import refuse_overwriting
 from pimms_tf.study.task import Task, real_modalities, require_section, task_of, write_settings
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ def evaluation(config: Config) -> str:
     subsets = modality_subsets(real_modalities(task)) if config.pimms.subsets else [()]
     found = _segmentations(config, subsets)
     expected = cohort.expected_subjects(config, references)
+    refuse_overwriting(config, _tables(config, subsets))
     rules = mappings.label_rules(config, task, codes)
     results: list[SubjectResult] = []
     tables: dict[Path, list[ScoreTable]] = {}
@@ -88,6 +91,14 @@ def evaluation(config: Config) -> str:
         log.info("%s", summary)
         raise_failure(failed, len(subjects))
     return summary
+
+
+def _tables(config: Config, subsets: Sequence[tuple[str, ...]]) -> list[Path]:
+    """The files that may be written."""
+    files = [config.save_csv_dir / name for name in ("evaluation.csv", "evaluation_summary.csv")]
+    for subset in subsets if config.evaluation.evaluations else []:
+        files += [subset_folder(config.save_csv_dir, subset) / name for name in NIFTYNET_TABLES]
+    return files
 
 
 def _scores(config: Config, task: Task, files: FilePair, rules: LabelRules) -> SubjectScores:

@@ -89,6 +89,11 @@ _CENTRE = ("com_ref_X", "com_ref_Y", "com_ref_Z")
 
 NIFTYNET_METRICS = (*_OVERLAP, *_DISTANCE, *_ALIASES, "com_ref")
 NIFTYNET_UNITS = ("foreground", "label", "cc")
+NIFTYNET_TABLES = (_BY_LABEL, _MEANS, _BY_COMPONENT) = (
+    "eval_subject_id_label.csv",
+    "eval_label.csv",
+    "eval_subject_id_cc_id.csv",
+)
 DEFAULT_METRICS = ("dice", "jaccard", "average_distance")
 
 
@@ -179,10 +184,10 @@ def niftynet_tables(
             by_component.append(((subject_id, name), niftynet_metrics(*pair, metrics, as_recorded)))
     tables = []
     if labels:
-        tables.append(_table("eval_subject_id_label.csv", ("subject_id", "label"), by_label))
+        tables.append(_table(_BY_LABEL, ("subject_id", "label"), by_label))
         tables.append(_means(tables[0], as_recorded))
     if "cc" in units:
-        tables.append(_table("eval_subject_id_cc_id.csv", ("subject_id", "cc_id"), by_component))
+        tables.append(_table(_BY_COMPONENT, ("subject_id", "cc_id"), by_component))
     return tables
 
 
@@ -235,4 +240,4 @@ def _means(table: ScoreTable, as_recorded: bool) -> ScoreTable:
             values = [column[~np.isnan(column)] if not np.isnan(column).all() else column for column in values]
         with np.errstate(invalid="ignore"):
             rows.append(((label,), tuple(f(column) for f in (np.mean, np.std) for column in values)))
-    return ScoreTable("eval_label.csv", ("label",), columns, tuple(rows))
+    return ScoreTable(_MEANS, ("label",), columns, tuple(rows))

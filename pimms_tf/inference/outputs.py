@@ -70,6 +70,11 @@ def image_name(subject_id: str, postfix: str, form: str = "niftynet05") -> str:
     return f"window_seg_{subject_id}_{postfix}.nii.gz" if form == "niftynet06" else f"{subject_id}{postfix}.nii.gz"
 
 
+def class_table_name(subject_id: str, postfix: str) -> str:
+    """Returns the name of NiftyNet 0.6's table of a classification."""
+    return f"csv_{subject_id}_{postfix}.csv"
+
+
 def write_class_table(
     folder: Path, subject_id: str, postfix: str, scores: np.ndarray, valid: np.ndarray, probabilities: bool
 ) -> Path:
@@ -83,7 +88,7 @@ def write_class_table(
 
     Source: `niftynet/engine/windows_aggregator_classifier.py`, `windows_aggregator_resize.py`.
     """
-    path = Path(folder) / f"csv_{subject_id}_{postfix}.csv"
+    path = Path(folder) / class_table_name(subject_id, postfix)
     present = np.asarray(scores)[np.asarray(valid, bool)]
     if probabilities:
         header = [f"csv_{number}" for number in range(present.shape[1])]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from niftynet_compat import Config, Discovery, ModelDir, Phase, SubjectFiles, read_split
 from niftynet_compat.runs.console import JOURNAL, begin_log, iteration_line, partition_lines
 from niftynet_compat.subjects.lists import write_file_list
+from pimms_tf.study.overwriting import InputFiles
 from pimms_tf.study.task import notes
 
 if TYPE_CHECKING:
@@ -74,14 +75,14 @@ def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None
     folder = config.split_file.parent
     if folder == ModelDir(config.model_dir).root:
         folder = notes(config).root
-    in_use = {config.split_file, config.save_seg_dir / "inferred.csv"}
-    in_use |= {Path(section.csv_file) for section in config.inputs.values() if section.csv_file}
+    inputs = InputFiles(config)
+    results = [config.save_seg_dir / name for name in ("inferred.csv", "modality_scores.csv")]
     for name, files in found.items():
         section, path = config.inputs[name], folder / f"{name}.csv"
         if section.csv_file:
             _journal.info("[%s] using existing csv file %s, skipped filenames search", name, section.csv_file)
             continue
-        if path in in_use:
+        if path in results or inputs.owner_of(path):
             _log.warning("[%s] the list of files found is not written, because %s is in use", name, path)
             continue
         _journal.info('`csv_file = ` not found, writing to "%s" instead.', path)

@@ -15,6 +15,7 @@ from pimms_tf.data.windows import check_border, resolve_window
 from pimms_tf.errors import InputError
 from pimms_tf.study import cohort, mappings, task
 from pimms_tf.study.cohort import Cohort
+from pimms_tf.study.overwriting import refuse_overwriting, results_of_inference
 from pimms_tf.study.task import Task
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
             counts = ", ".join(f"{len(part)} for {phase}" for phase, part in phases.items())
             log.info("%d subjects, of which %s", len(found.subjects), counts)
             _check_validation(config, phases)
+    with heed(SETTINGS):
+        refuse_overwriting(config, filter(None, [config.histogram_file]))
     loader = cohort.subject_loader(config, asked, needs_label)
     return Study(config, asked, found, split, phases, loader, window, start=start)
 
@@ -144,6 +147,9 @@ def inference_study(config: Config, heed: Heed = let_through) -> Study:
             why = f"dataset_to_infer = {wanted}" if wanted else "dataset_to_infer is unset"
             origin = config.split_file if split is not None else "no split file"
             log.info("%d of %d subjects (%s; %s)", len(chosen), len(found.subjects), why, origin)
+        with heed(SETTINGS):
+            ids = [files.subject_id for files in found.subjects]
+            refuse_overwriting(config, results_of_inference(config, asked, ids))
     loader = cohort.subject_loader(config, asked, needs_label=False)
     with heed(MODEL):
         loader = mappings.with_mappings(loader, config, asked)
