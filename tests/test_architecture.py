@@ -151,9 +151,16 @@ def test_only_the_upper_floors_name_tensorflow(module):
 
 def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
     modules = (
-        *("niftynet_compat", "pimms_tf", "pimms_tf.data", "pimms_tf.evaluation"),
-        *("pimms_tf.commands.demo", "pimms_tf.commands.cli", "pimms_tf.study.task", "pimms_tf.study.cohort"),
-        *("pimms_tf.inference.preparation", "pimms_tf.study.preparing"),
+        "niftynet_compat",
+        "pimms_tf",
+        "pimms_tf.data",
+        "pimms_tf.evaluation",
+        "pimms_tf.commands.demo",
+        "pimms_tf.commands.cli",
+        "pimms_tf.study.task",
+        "pimms_tf.study.cohort",
+        "pimms_tf.inference.preparation",
+        "pimms_tf.study.preparing",
     )
     program = "import sys\n" + "".join(
         f"import {module}\nassert not {HEAVY!r} & set(sys.modules), '{module}'\n" for module in modules
@@ -207,3 +214,12 @@ def test_every_package_is_installed():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.ini")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads(path):
     assert load_config(path).path == path
+
+
+@pytest.mark.parametrize(
+    "path", [*SOURCES.values(), *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.stem
+)
+def test_no_literal_is_unpacked_where_it_stands(path):
+    # Written so, `*("a", "b")` only steers the formatter.
+    starred = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Starred))
+    assert not [node.lineno for node in starred if isinstance(node.value, ast.Tuple | ast.List | ast.Set)]

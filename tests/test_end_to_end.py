@@ -70,8 +70,13 @@ def assert_on_own_grid(path: Path, scan: Path) -> None:
 def test_training_leaves_files_under_the_names_of_niftynet(trained):
     model = trained / "model"
     for name in (
-        *("models/model.ckpt-2.index", "models/model.ckpt-4.index", "models/model.ckpt-4.data-00000-of-00001"),
-        *("models/checkpoint", "settings_training.txt", "settings_training.ini", "dataset_split.csv"),
+        "models/model.ckpt-2.index",
+        "models/model.ckpt-4.index",
+        "models/model.ckpt-4.data-00000-of-00001",
+        "models/checkpoint",
+        "settings_training.txt",
+        "settings_training.ini",
+        "dataset_split.csv",
     ):
         assert (model / name).is_file(), name
     assert "model.ckpt-4" in (model / "models" / "checkpoint").read_text().splitlines()[0]

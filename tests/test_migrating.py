@@ -156,12 +156,25 @@ def test_the_guide_takes_a_niftynet_project_from_its_ini_file_to_tables(project,
     assert (config.network.name, config.pimms.preset, config.remarks) == ("hemis", "niftynet2018", ())
     model = project / "model"
     for name in (
-        *("models/model.ckpt-26000.index", "models/model.ckpt-26002.index", "models/model.ckpt-26003.index"),
-        *("dataset_split.csv", "settings_training.txt", "settings_training.ini", "settings_inference.txt"),
-        *("training_niftynet_log", "inference_niftynet_log", "T1.csv", "imported.ini", "logs/0/training"),
-        *("output/HeMIS/sub3__niftynet_out.nii.gz", "output/HeMIS/inferred.csv", "output/HeMIS/modality_scores.csv"),
-        *("output/again/window_seg_sub3___niftynet_out.nii.gz", "o/window_seg_sub3___niftynet_out.nii.gz"),
-        *("evaluation/evaluation.csv", "evaluation/eval_subject_id_label.csv"),
+        "models/model.ckpt-26000.index",
+        "models/model.ckpt-26002.index",
+        "models/model.ckpt-26003.index",
+        "dataset_split.csv",
+        "settings_training.txt",
+        "settings_training.ini",
+        "settings_inference.txt",
+        "training_niftynet_log",
+        "inference_niftynet_log",
+        "T1.csv",
+        "imported.ini",
+        "logs/0/training",
+        "output/HeMIS/sub3__niftynet_out.nii.gz",
+        "output/HeMIS/inferred.csv",
+        "output/HeMIS/modality_scores.csv",
+        "output/again/window_seg_sub3___niftynet_out.nii.gz",
+        "o/window_seg_sub3___niftynet_out.nii.gz",
+        "evaluation/evaluation.csv",
+        "evaluation/eval_subject_id_label.csv",
     ):
         assert (model / name).exists(), name
     scan = nib.load(project / "scans" / "sub3_BFCorr_T1.nii.gz")

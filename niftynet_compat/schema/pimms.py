@@ -61,7 +61,9 @@ class PimmsSection:
         ini.to_str,
         "auto",
         "how volumes are cut; auto: whole slices, but windows with preset niftynet2018 or where slices cannot be had",
-        *("auto", "slices", "windows"),
+        "auto",
+        "slices",
+        "windows",
     )
     curriculum: str = key(
         ini.to_str, "intended", "how many scans are hidden", "intended", "uniform", "student_t", "none"
@@ -87,20 +89,27 @@ class PimmsSection:
         ini.to_str,
         "auto",
         "names of results as in NiftyNet 0.5 or 0.6; auto: those of 0.6 in net_segment and the like, else of 0.5",
-        *("auto", "niftynet05", "niftynet06"),
+        "auto",
+        "niftynet05",
+        "niftynet06",
     )
     strategy: str = key(
         ini.to_str,
         "auto",
         "devices of training: one, the GPUs of this process, or the processes that TF_CONFIG or Slurm names",
-        *("auto", "one_device", "mirrored", "multi_worker"),
+        "auto",
+        "one_device",
+        "mirrored",
+        "multi_worker",
     )
     worker_timeout: float = key(ini.to_float, 60.0, "seconds after which a silent worker ends the others", low=1)
     precision: str = key(
         ini.to_str,
         "float32",
         "of the convolutions in training; weights, statistics and losses are float32",
-        *("float32", "mixed_bfloat16", "mixed_float16"),
+        "float32",
+        "mixed_bfloat16",
+        "mixed_float16",
     )
     recompute: bool | None = key(
         ini.to_bool, None, "training computes the back-ends twice: a third less memory, a quarter more time"

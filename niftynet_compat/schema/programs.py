@@ -37,7 +37,9 @@ APPLICATION_OF_SECTION: dict[str, str] = {
     "MULTITASK": "net_multitask",
 }
 UNAVAILABLE_APPLICATIONS = (
-    *("net_regress", "net_autoencoder", "net_gan"),
+    "net_regress",
+    "net_autoencoder",
+    "net_gan",
     "niftynet.application.regression_application.RegressionApplication",
     "niftynet.application.autoencoder_application.AutoencoderApplication",
     "niftynet.application.gan_application.GANApplication",

@@ -56,8 +56,19 @@ def in_fish(path, *words):
 
 
 VERBS = {
-    *("train", "inference", "evaluation", "export", "import-checkpoint", "report", "simulate", "demo"),
-    *("check", "migrate", "config", "slurm", "completion"),
+    "train",
+    "inference",
+    "evaluation",
+    "export",
+    "import-checkpoint",
+    "report",
+    "simulate",
+    "demo",
+    "check",
+    "migrate",
+    "config",
+    "slurm",
+    "completion",
 }
 # A command line up to the place asked for, and what must be offered there.
 LINES = [

@@ -156,11 +156,9 @@ def classifier_3d(batch, lr, classes, window, labelled=False, start="0"):
     return "\n".join([*parts, task])
 
 
-class Case(NamedTuple):
-    """A file and what the description says of it."""
+class Expected(NamedTuple):
+    """What the description says of a file."""
 
-    name: str
-    text: str
     image: str
     label: str
     window: tuple
@@ -169,6 +167,17 @@ class Case(NamedTuple):
     network: str | None  # ours
     code: int  # of migrate
     stock: str  # why NiftyNet 0.6 stops, "" if it would run
+
+
+class Case(NamedTuple):
+    """A file of that name, and what is expected of it."""
+
+    name: str
+    text: str
+    expected: Expected
+
+    def __getattr__(self, name):
+        return getattr(self.expected, name)
 
 
 SLOTS = ",".join(f"input{number}" for number in range(9))
@@ -199,180 +208,199 @@ FIRST_HEMIS = "\n".join(
 NO_SCANS = midl("6", "1e-6", slots=5).replace("input", "input_")
 NO_SCANS = NO_SCANS[: NO_SCANS.index("[EVALUATION]")] + segmentation("scans", "binlesion", "2")
 
-CASES = [
-    Case("scalenet_config", SCALENET, "T1,T2,T1c,Flair", "label", (32, 32, 32), 5, 0.01, None, 2, ""),
-    Case("HA_train_HeMIS", FIRST_HEMIS, "Flair,T1,T1c,T2", "label", (32, 32, 32), 1, 0.001, "hemis", 1, "hemis cannot"),
-    Case(
-        "train_HeMIS_config",
-        hemis_2d("Flair,T1,T1c,T2", "Lesion", "64", "1e-4", "1e-4", "nesterov"),
-        *("Flair,T1,T1c,T2", "Lesion", SLICE, 64, 1e-4, "hemis", 1, "HeMIS cannot be imported"),
+FILES = {
+    "scalenet_config": SCALENET,
+    "HA_train_HeMIS": FIRST_HEMIS,
+    "train_HeMIS_config": hemis_2d("Flair,T1,T1c,T2", "Lesion", "64", "1e-4", "1e-4", "nesterov"),
+    "train_HeMIS_on_lesions_config": hemis_2d(WMH, "BinLesion", "32", "0.001", "1e-4"),
+    "train_HeMIS_on_lesions_config_new": hemis_2d(WMH, "BinLesion", "64", "0.0003", "1e-5", folder=f"{DATA}_retrain"),
+    "train_HeMIS_on_lesions_config_new_without_ADNI": hemis_2d(
+        WMH, "BinLesion", "64", "0.0003", "1e-5", unlike="ADNI2017"
     ),
-    Case(
-        "train_HeMIS_on_lesions_config",
-        hemis_2d(WMH, "BinLesion", "32", "0.001", "1e-4"),
-        *(WMH, "BinLesion", SLICE, 32, 0.001, "hemis", 1, "HeMIS cannot be imported"),
-    ),
-    Case(
-        "train_HeMIS_on_lesions_config_new",
-        hemis_2d(WMH, "BinLesion", "64", "0.0003", "1e-5", folder=f"{DATA}_retrain"),
-        *(WMH, "BinLesion", SLICE, 64, 3e-4, "hemis", 1, "HeMIS cannot be imported"),
-    ),
-    Case(
-        "train_HeMIS_on_lesions_config_new_without_ADNI",
-        hemis_2d(WMH, "BinLesion", "64", "0.0003", "1e-5", unlike="ADNI2017"),
-        *(WMH, "BinLesion", SLICE, 64, 3e-4, "hemis", 1, "HeMIS cannot be imported"),
-    ),
-    *(
-        Case(
-            f"inference_HeMIS_{kind}_ALL",
-            hemis_2d_inference(kind, dict.fromkeys(WMH.split(","), f"{DATA}_retrain_{kind}v2_ALL")),
-            *(WMH, "BinLesion", SLICE, 1, 0.0, "hemis", 1, "starting_iter = 26001"),
+    **{
+        f"inference_HeMIS_{kind}_ALL": hemis_2d_inference(
+            kind, dict.fromkeys(WMH.split(","), f"{DATA}_retrain_{kind}v2_ALL")
         )
         for kind in ("HARD", "IDENTITY", "SOFT")
+    },
+    "inference_HeMIS_SOFT_FLAIR": hemis_2d_inference("SOFT", FOLDERS),
+    "train_midl_config": midl("6", "1e-6"),
+    "HM_train_midl_config_without_ADNI": midl(
+        "6", "1e-6", slots=5, commented=4, unlike=" ADNI2017,111139_I_EODAE_SABRE"
     ),
-    Case(
-        "inference_HeMIS_SOFT_FLAIR",
-        hemis_2d_inference("SOFT", FOLDERS),
-        *(WMH, "BinLesion", SLICE, 1, 0.0, "hemis", 1, "HeMIS cannot be imported"),
+    "MU_train_midl_config_without_ADNI": midl("5", "1e-3", max_iter="50000"),
+    "train_midl_config_without_ADNI_v4_toynet": midl("32", "1e-3", start="-1"),
+    "train_midl_config_without_ADNI_testing_v2": midl("4", "0.0", net="niftynet.contrib.hemis_midl.hemis_diff.HeMIS"),
+    "inference_midl_config_without_ADNI_musnet": midl("6", "1e-6", extra="sample_per_volume = 1\ninference_iter=-1"),
+    "inference_midl_config_without_ADNI_T2FLAIR": midl(
+        "1", "1e-6", folder=f"{DATA}_size9_T2FLAIR", unlike="VaD7761", extra="sample_per_volume = 1"
     ),
-    Case("train_midl_config", midl("6", "1e-6"), SLOTS, "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "is no key"),
-    Case(
-        "HM_train_midl_config_without_ADNI",
-        midl("6", "1e-6", slots=5, commented=4, unlike=" ADNI2017,111139_I_EODAE_SABRE"),
-        *(SLOTS[:34], "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "[MULTITASK] counts as an input section"),
+    "MC_train_midl_config": NO_SCANS,
+    "train_modality_classifier": classifier_2d("32", "0.001", "1e-4", window="(100,100,0)"),
+    "train_modality_classifier_new": classifier_2d("32", "0.0003", "1e-5", more="with_bn = True", start="-1"),
+    "train_3D_HeMIS": three_d(
+        "Flair,T1,T1c,T2", "label", HIGHRES, "2", "0.001", "5", gpus="8", loss="Dice", iw="(100,100,0)"
     ),
-    Case(
-        "MU_train_midl_config_without_ADNI",
-        midl("5", "1e-3", max_iter="50000"),
-        *(SLOTS, "binlesion", SLICE, 5, 3e-4, "pimms_online", 1, "decay_constant"),
+    "train_HighRes3D_brats15": three_d(
+        "Flair,T1,T1c,T2",
+        "label",
+        HIGHRES,
+        "2",
+        "0.001",
+        "5",
+        train=f"{VALIDATION}\ndo_whole_volume_validation = True",
+        start="-1",
     ),
-    Case(
-        "train_midl_config_without_ADNI_v4_toynet",
-        midl("32", "1e-3", start="-1"),
-        *(SLOTS, "binlesion", SLICE, 32, 3e-4, "pimms_online", 1, "starting_iter = -1"),
+    "train_3D_HeMIS_parcellation_lesions": three_d(
+        WMH,
+        "label,Parcellation",
+        MULTI,
+        "2",
+        "1e-2",
+        "2",
+        keys="modality_label = modality_label",
+        unused=values(),
+        normalise="True",
     ),
-    Case(
-        "train_midl_config_without_ADNI_testing_v2",
-        midl("4", "0.0", net="niftynet.contrib.hemis_midl.hemis_diff.HeMIS"),
-        *(SLOTS, "binlesion", SLICE, 4, 3e-4, "pimms_online", 1, "hemis_diff.HeMIS cannot be imported"),
+    "train_3D_HeMIS_single_task": three_d(
+        WMH,
+        "label",
+        "singletask_pimms_3d",
+        "2",
+        "0.001",
+        "2",
+        unused=source("Parcellation", "(80,80,80)"),
+        train=f"{VALIDATION}\nexclude_fraction_for_inference=0.8",
     ),
-    Case(
-        "inference_midl_config_without_ADNI_musnet",
-        midl("6", "1e-6", extra="sample_per_volume = 1\ninference_iter=-1"),
-        *(SLOTS, "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "modalities"),
+    "train_3D_HeMIS_single_task_BRATS": three_d(
+        "T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "1", "0.001", "4", iw="(100,100,100)"
     ),
-    Case(
-        "inference_midl_config_without_ADNI_T2FLAIR",
-        midl("1", "1e-6", folder=f"{DATA}_size9_T2FLAIR", unlike="VaD7761", extra="sample_per_volume = 1"),
-        *(SLOTS, "binlesion", SLICE, 1, 3e-4, "pimms_online", 1, "num_classes_seg"),
+    "train_3D_HeMIS_single_task_Lesions": three_d(
+        WMH,
+        "label",
+        "singletask_pimms_3d",
+        "2",
+        "0.001",
+        "2",
+        more="window_sampling=weighted\nwhitening = True",
+        keys="sampler = sampler",
+        unused=source("sampler", "(80,80,80)", order="1"),
+        start="-1",
+        infer="output_prob=True\ninference_iter = 86800",
     ),
-    Case("MC_train_midl_config", NO_SCANS, "scans", "binlesion", None, 6, 3e-4, "pimms_online", 2, "[scans]"),
-    Case(
-        "train_modality_classifier",
-        classifier_2d("32", "0.001", "1e-4", window="(100,100,0)"),
-        *("input", "label", SLICE, 32, 1e-3, "modality_classifier", 1, "knows only window_sampling = resize"),
+    "train_IDENTITY_3D_HeMIS_single_task_BRATS": three_d(
+        "T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "2", "0.1", "4", decay="1e-4", start="-1"
     ),
-    Case(
-        "train_modality_classifier_new",
-        classifier_2d("32", "0.0003", "1e-5", more="with_bn = True", start="-1"),
-        *("input", "label", SLICE, 32, 3e-4, "modality_classifier", 1, "with_bn of [NETWORK]"),
+    "train_IDENTITY_3D_HeMIS_single_task_Lesions": three_d(
+        "T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3", start="22000"
     ),
-    Case(
-        "train_3D_HeMIS",
-        three_d("Flair,T1,T1c,T2", "label", HIGHRES, "2", "0.001", "5", gpus="8", loss="Dice", iw="(100,100,0)"),
-        *("Flair,T1,T1c,T2", "label", CUBE, 2, 1e-3, None, 2, ""),
+    "train_IDENTITY_BAD_1": three_d("T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3").replace(
+        "= T1_", "= T2_"
     ),
-    Case(
-        "train_HighRes3D_brats15",
-        three_d(
-            *("Flair,T1,T1c,T2", "label", HIGHRES, "2", "0.001", "5"),
-            train=f"{VALIDATION}\ndo_whole_volume_validation = True",
-            start="-1",
-        ),
-        *("Flair,T1,T1c,T2", "label", CUBE, 2, 1e-3, None, 2, "do_whole_volume_validation of [TRAINING]"),
+    "train_MIDL_3D_HeMIS_parcellation_lesions": three_d(
+        "T1,T1c,T2,FLAIR",
+        "LesionGT,TumourGT,Parcellation",
+        MULTI,
+        "2",
+        "0.001",
+        "3",
+        more="window_sampling = uniform",
+        keys="sampler = sampler",
+        unused=source("sampler", "(80,80,80)"),
     ),
-    Case(
-        "train_3D_HeMIS_parcellation_lesions",
-        three_d(
-            *(WMH, "label,Parcellation", MULTI, "2", "1e-2", "2"),
-            keys="modality_label = modality_label",
-            unused=values(),
-            normalise="True",
-        ),
-        *(WMH, "label,Parcellation", CUBE, 2, 1e-2, None, 2, "2 sections of label is not implemented"),
+    "train_modality_classification": classifier_3d("6", "0.001", "3", "(32,32,1)", labelled=True),
+    "train_modality_classification_BRATS": classifier_3d("32", "0.1", "4", "(128,128,1)"),
+    "train_modality_classification_BRATS_v2": classifier_3d("32", "3e-4", "4", "(128,128,1)", start="15000"),
+    "train_modality_classification_Lesions": classifier_3d("32", "3e-2", "3", "(100,100,1)"),
+}
+EXPECTED = {
+    "scalenet_config": Expected("T1,T2,T1c,Flair", "label", (32, 32, 32), 5, 0.01, None, 2, ""),
+    "HA_train_HeMIS": Expected("Flair,T1,T1c,T2", "label", (32, 32, 32), 1, 0.001, "hemis", 1, "hemis cannot"),
+    "train_HeMIS_config": Expected(
+        "Flair,T1,T1c,T2", "Lesion", SLICE, 64, 1e-4, "hemis", 1, "HeMIS cannot be imported"
     ),
-    Case(
-        "train_3D_HeMIS_single_task",
-        three_d(
-            *(WMH, "label", "singletask_pimms_3d", "2", "0.001", "2"),
-            unused=source("Parcellation", "(80,80,80)"),
-            train=f"{VALIDATION}\nexclude_fraction_for_inference=0.8",
-        ),
-        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
+    "train_HeMIS_on_lesions_config": Expected(
+        WMH, "BinLesion", SLICE, 32, 0.001, "hemis", 1, "HeMIS cannot be imported"
     ),
-    Case(
-        "train_3D_HeMIS_single_task_BRATS",
-        three_d("T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "1", "0.001", "4", iw="(100,100,100)"),
-        *("T1,T1c,T2,Flair", "label", CUBE, 1, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
+    "train_HeMIS_on_lesions_config_new": Expected(
+        WMH, "BinLesion", SLICE, 64, 3e-4, "hemis", 1, "HeMIS cannot be imported"
     ),
-    Case(
-        "train_3D_HeMIS_single_task_Lesions",
-        three_d(
-            *(WMH, "label", "singletask_pimms_3d", "2", "0.001", "2"),
-            more="window_sampling=weighted\nwhitening = True",
-            keys="sampler = sampler",
-            unused=source("sampler", "(80,80,80)", order="1"),
-            start="-1",
-            infer="output_prob=True\ninference_iter = 86800",
-        ),
-        *(WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = -1"),
+    "train_HeMIS_on_lesions_config_new_without_ADNI": Expected(
+        WMH, "BinLesion", SLICE, 64, 3e-4, "hemis", 1, "HeMIS cannot be imported"
     ),
-    Case(
-        "train_IDENTITY_3D_HeMIS_single_task_BRATS",
-        three_d("T1,T1c,T2,Flair", "label", "singletask_pimms_3d", "2", "0.1", "4", decay="1e-4", start="-1"),
-        *("T1,T1c,T2,Flair", "label", CUBE, 2, 0.1, "pimms_online", 1, "singletask_pimms_3d cannot"),
+    **dict.fromkeys(
+        [f"inference_HeMIS_{kind}_ALL" for kind in ("HARD", "IDENTITY", "SOFT")],
+        Expected("Flair,T1,T2", "BinLesion", SLICE, 1, 0.0, "hemis", 1, "starting_iter = 26001"),
     ),
-    Case(
-        "train_IDENTITY_3D_HeMIS_single_task_Lesions",
-        three_d("T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3", start="22000"),
-        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = 22000"),
+    "inference_HeMIS_SOFT_FLAIR": Expected(WMH, "BinLesion", SLICE, 1, 0.0, "hemis", 1, "HeMIS cannot be imported"),
+    "train_midl_config": Expected(SLOTS, "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "is no key"),
+    "HM_train_midl_config_without_ADNI": Expected(
+        SLOTS[:34], "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "[MULTITASK] counts as an input section"
     ),
-    Case(
-        "train_IDENTITY_BAD_1",
-        three_d("T1,T2,Flair", "label", "singletask_pimms_3d", "2", "0.001", "3").replace("= T1_", "= T2_"),
-        *("T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"),
+    "MU_train_midl_config_without_ADNI": Expected(
+        SLOTS, "binlesion", SLICE, 5, 3e-4, "pimms_online", 1, "decay_constant"
     ),
-    Case(
-        "train_MIDL_3D_HeMIS_parcellation_lesions",
-        three_d(
-            *("T1,T1c,T2,FLAIR", "LesionGT,TumourGT,Parcellation", MULTI, "2", "0.001", "3"),
-            more="window_sampling = uniform",
-            keys="sampler = sampler",
-            unused=source("sampler", "(80,80,80)"),
-        ),
-        *("T1,T1c,T2,FLAIR", "LesionGT,TumourGT,Parcellation", CUBE, 2, 1e-3, None, 2, "MultitaskPIMMS3D cannot"),
+    "train_midl_config_without_ADNI_v4_toynet": Expected(
+        SLOTS, "binlesion", SLICE, 32, 3e-4, "pimms_online", 1, "starting_iter = -1"
     ),
-    Case(
-        "train_modality_classification",
-        classifier_3d("6", "0.001", "3", "(32,32,1)", labelled=True),
-        *("image", "label", (32, 32, 1), 6, 1e-3, "modality_classifier", None, "csv_data_file"),
+    "train_midl_config_without_ADNI_testing_v2": Expected(
+        SLOTS, "binlesion", SLICE, 4, 3e-4, "pimms_online", 1, "hemis_diff.HeMIS cannot be imported"
     ),
-    Case(
-        "train_modality_classification_BRATS",
-        classifier_3d("32", "0.1", "4", "(128,128,1)"),
-        *("image", "", (128, 128, 1), 32, 0.1, "modality_classifier", None, "modality_label"),
+    "inference_midl_config_without_ADNI_musnet": Expected(
+        SLOTS, "binlesion", SLICE, 6, 3e-4, "pimms_online", 1, "modalities"
     ),
-    Case(
-        "train_modality_classification_BRATS_v2",
-        classifier_3d("32", "3e-4", "4", "(128,128,1)", start="15000"),
-        *("image", "", (128, 128, 1), 32, 3e-4, "modality_classifier", None, "starting_iter = 15000"),
+    "inference_midl_config_without_ADNI_T2FLAIR": Expected(
+        SLOTS, "binlesion", SLICE, 1, 3e-4, "pimms_online", 1, "num_classes_seg"
     ),
-    Case(
-        "train_modality_classification_Lesions",
-        classifier_3d("32", "3e-2", "3", "(100,100,1)"),
-        *("image", "", SLICE, 32, 3e-2, "modality_classifier", None, "modality_label"),
+    "MC_train_midl_config": Expected("scans", "binlesion", None, 6, 3e-4, "pimms_online", 2, "[scans]"),
+    "train_modality_classifier": Expected(
+        "input", "label", SLICE, 32, 1e-3, "modality_classifier", 1, "knows only window_sampling = resize"
     ),
-]
+    "train_modality_classifier_new": Expected(
+        "input", "label", SLICE, 32, 3e-4, "modality_classifier", 1, "with_bn of [NETWORK]"
+    ),
+    "train_3D_HeMIS": Expected("Flair,T1,T1c,T2", "label", CUBE, 2, 1e-3, None, 2, ""),
+    "train_HighRes3D_brats15": Expected(
+        "Flair,T1,T1c,T2", "label", CUBE, 2, 1e-3, None, 2, "do_whole_volume_validation of [TRAINING]"
+    ),
+    "train_3D_HeMIS_parcellation_lesions": Expected(
+        WMH, "label,Parcellation", CUBE, 2, 1e-2, None, 2, "2 sections of label is not implemented"
+    ),
+    "train_3D_HeMIS_single_task": Expected(
+        WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"
+    ),
+    "train_3D_HeMIS_single_task_BRATS": Expected(
+        "T1,T1c,T2,Flair", "label", CUBE, 1, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"
+    ),
+    "train_3D_HeMIS_single_task_Lesions": Expected(
+        WMH, "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = -1"
+    ),
+    "train_IDENTITY_3D_HeMIS_single_task_BRATS": Expected(
+        "T1,T1c,T2,Flair", "label", CUBE, 2, 0.1, "pimms_online", 1, "singletask_pimms_3d cannot"
+    ),
+    "train_IDENTITY_3D_HeMIS_single_task_Lesions": Expected(
+        "T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "starting_iter = 22000"
+    ),
+    "train_IDENTITY_BAD_1": Expected(
+        "T1,T2,Flair", "label", CUBE, 2, 1e-3, "pimms_online", 1, "singletask_pimms_3d cannot"
+    ),
+    "train_MIDL_3D_HeMIS_parcellation_lesions": Expected(
+        "T1,T1c,T2,FLAIR", "LesionGT,TumourGT,Parcellation", CUBE, 2, 1e-3, None, 2, "MultitaskPIMMS3D cannot"
+    ),
+    "train_modality_classification": Expected(
+        "image", "label", (32, 32, 1), 6, 1e-3, "modality_classifier", None, "csv_data_file"
+    ),
+    "train_modality_classification_BRATS": Expected(
+        "image", "", (128, 128, 1), 32, 0.1, "modality_classifier", None, "modality_label"
+    ),
+    "train_modality_classification_BRATS_v2": Expected(
+        "image", "", (128, 128, 1), 32, 3e-4, "modality_classifier", None, "starting_iter = 15000"
+    ),
+    "train_modality_classification_Lesions": Expected(
+        "image", "", SLICE, 32, 3e-2, "modality_classifier", None, "modality_label"
+    ),
+}
+CASES = [Case(name, text, EXPECTED[name]) for name, text in FILES.items()]
 LOADING = [case for case in CASES if case.window is not None]
 
 

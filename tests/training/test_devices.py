@@ -94,7 +94,9 @@ def test_slurm_names_the_workers_in_the_order_of_its_tasks():
     cluster = cluster_of(slurm(2, "n[2,10]", 3, "2,1"))
     assert cluster == Cluster(("n2:10000", "n2:10001", "n10:10000"), 2)
     assert cluster_of(slurm(0, "n[08-10],gpu1", 4, "1(x4)", "3")).workers == (
-        *("n08:10048", "n09:10048", "n10:10048"),
+        "n08:10048",
+        "n09:10048",
+        "n10:10048",
         "gpu1:10048",
     )
 
