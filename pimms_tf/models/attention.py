@@ -5,11 +5,13 @@ from typing import Literal
 import keras
 from keras import ops
 
+from pimms_tf.models.order import by_content
+
 Kind = Literal["label", "soft", "hard"]
 Normalise = Literal["none", "sum", "count"]
 
-# Summed in double precision and rounded once, the mixture does not depend on the order of the scans. JAX has no double
-# precision unless it is switched on; there the order shows in the last bit.
+# Summed in double precision and rounded once, so that in training, too, the order of the scans hardly ever shows. JAX has
+# no double precision unless it is switched on.
 _SUM_DTYPE = "float32" if keras.backend.backend() == "jax" else "float64"
 
 
@@ -17,7 +19,8 @@ class Attention(keras.layers.Layer):
     """Mixes the scans of each subject into modality slots by their scores.
 
     Call: scans (b, *space, scan), scores (b, scan, modality), valid (b, scan) bool → (b, *space, modality).
-    Scans that are not valid have no weight. A modality that no scan claims is zero everywhere.
+    Scans that are not valid have no weight. A modality that no scan claims is zero everywhere. Outside training sums run
+    in the order of `by_content`, so the result does not depend on that of the scans to the last bit.
 
     Args:
         kind: "soft" weighs by the scores (paper eq. 1); "hard" gives each scan wholly to its best modality, the first
@@ -35,12 +38,16 @@ class Attention(keras.layers.Layer):
         self.kind = kind
         self.normalise = normalise
 
-    def call(self, scans, scores, valid):
+    def call(self, scans, scores, valid, training=False):
+        axes = "b...n"
+        if not training:
+            scans, valid, scores, _ = by_content(scans, valid, scores)
+            axes = "bn..."
         weights = scores
         if self.kind == "hard":
             weights = ops.one_hot(ops.argmax(scores, axis=-1), scores.shape[-1], dtype=scores.dtype)
         weights = ops.cast(weights, _SUM_DTYPE) * ops.cast(valid, _SUM_DTYPE)[..., None]
-        mixed = ops.einsum("b...n,bnm->b...m", ops.cast(scans, _SUM_DTYPE), weights)
+        mixed = ops.einsum(f"{axes},bnm->b...m", ops.cast(scans, _SUM_DTYPE), weights)
         if self.normalise != "none":
             total = ops.sum(weights if self.normalise == "sum" else ops.cast(weights > 0, _SUM_DTYPE), axis=1)
             shape = (-1,) + (1,) * (len(scans.shape) - 2) + (total.shape[-1],)

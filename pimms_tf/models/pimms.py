@@ -14,6 +14,7 @@ from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
 from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
 from pimms_tf.models.layers import Average, Init, Norm
+from pimms_tf.models.order import by_content
 from pimms_tf.presets import VARIANTS, preset_choices
 
 MaskScope = Literal["sample", "batch"]
@@ -170,23 +171,30 @@ class PIMMS(keras.Model):
 
     def modality_logits(self, scans, valid, training=False):
         """Returns the classifier's logits (b, scan, modality) for scans (b, *space, scan); zeros for empty slots."""
-        batch, *space, num_scans = ops.shape(scans)
-        rank = self.spatial_rank
-        if training and self.norm_scope == "slot":
+        if not training:
+            slots = by_content(scans, ops.ones_like(valid) if self.null_class else valid)
+            logits = self._logits_by_row(slots.scans, slots.valid)
+            logits = ops.take_along_axis(logits, slots.place[..., None], axis=1)
+        elif self.norm_scope == "slot":
             if scans.shape[-1] is None:
                 raise ValueError('norm_scope "slot" trains on a fixed number of slots: set max_slots')
-            slots = range(scans.shape[-1])
-            logits = ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in slots], axis=1)
+            numbers = range(scans.shape[-1])
+            logits = ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in numbers], axis=1)
         else:
-            folded = ops.transpose(scans, (0, rank + 1, *range(1, rank + 1)))  # (b, scan, *space)
-            folded = ops.reshape(folded, (batch * num_scans, *space, 1))
-            classify_all = self.null_class or self.norm_scope != "present"
-            present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
-            logits = _on_present_rows(self.classifier, folded, present, training)
-            logits = ops.reshape(logits, (batch, num_scans, self.num_modalities))
+            rank = self.spatial_rank
+            logits = self._logits_by_row(ops.transpose(scans, (0, rank + 1, *range(1, rank + 1))), valid, training)
         if self.null_class:
             return logits
-        return logits * ops.cast(valid, logits.dtype)[..., None]
+        return ops.where(valid[..., None], logits, ops.zeros_like(logits))
+
+    def _logits_by_row(self, scans, valid, training=False):
+        """Returns logits (b, scan, modality) of scans (b, scan, *space), which are rows to the classifier."""
+        batch, num_scans, *space = ops.shape(scans)
+        rows = ops.reshape(scans, (batch * num_scans, *space, 1))
+        classify_all = self.null_class or self.norm_scope != "present"
+        present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
+        logits = _on_present_rows(self.classifier, rows, present, training)
+        return ops.reshape(logits, (batch, num_scans, self.num_modalities))
 
     def classify(self, scans, valid=None):
         """Returns modality probabilities (b, scan, modality) of scans (b, *space, scan); zeros for empty slots."""
@@ -197,7 +205,7 @@ class PIMMS(keras.Model):
     def segment(self, scans, scores, valid=None, training=False):
         """Returns class logits (b, *space, class) of scans (b, *space, scan) mixed by scores (b, scan, modality)."""
         valid = self.present_slots(scans) if valid is None else valid
-        mixed = self.attention(scans, scores, ops.ones_like(valid) if self.null_class else valid)
+        mixed = self.attention(scans, scores, ops.ones_like(valid) if self.null_class else valid, training=training)
         space = tuple(range(1, self.spatial_rank + 1))
         available = ops.any(ops.not_equal(mixed, 0), axis=space)  # (b, modality)
         if self.mask_scope == "batch":
