@@ -147,8 +147,9 @@ def grid_locations(shape: Sequence[int], window: Sequence[int], border: Sequence
     """Locations (n, 6) of the tiles that cover a volume, int32; with ``border`` cropped on both sides they still touch.
 
     Along an axis the step is ``max(window - 2 border, 1)``, the last tile ends at the far edge, and two tiles get a
-    third between them, after them. Tiles loop over y (slowest), x, z (fastest); later tiles overwrite earlier ones.
-    A border that swallows the window is accepted, as in NiftyNet, and refused by `check_border` and `GridAggregator`.
+    third between them, after them, unless they are one voxel apart. Tiles loop over y (slowest), x, z (fastest); later
+    tiles overwrite earlier ones. A border that swallows the window is accepted, as in NiftyNet, and refused by
+    `check_border` and `GridAggregator`.
 
     Raises: InputError if the window is larger than the volume.
     Source: niftynet/engine/sampler_grid_v2.py.
@@ -257,8 +258,8 @@ class GridAggregator:
 def _steps(length: int, size: int, step: int) -> np.ndarray:
     last = length - size
     start = np.unique(np.append(np.arange(0, last + 1, max(step, 1)), last))
-    # Two tiles meet in a seam in the middle of the brain; NiftyNet covers it with a third.
-    return np.append(start, round(start.sum() / 2)) if start.size == 2 else start
+    # Two tiles meet in a seam in the middle of the brain; NiftyNet covers it with a third, unless that is one of the two.
+    return np.append(start, round(start.sum() / 2)) if start.size == 2 and last > 1 else start
 
 
 def _foreground_test(foreground: np.ndarray, axis: int) -> Callable[[int], bool]:

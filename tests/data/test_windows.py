@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 from pathlib import Path
@@ -186,13 +187,25 @@ def test_resizing_and_back_returns_a_ramp():
         (240, 100, 16, [0, 68, 136, 140]),
         (100, 100, 20, [0]),
         (5, 2, 0, [0, 2, 3]),
-        (3, 2, 0, [0, 1, 0]),  # the middle of 0 and 1 rounds to even
+        (3, 2, 0, [0, 1]),  # nothing lies between two neighbours
+        (8, 7, 0, [0, 1]),
+        (101, 100, 17, [0, 1]),
+        (9, 7, 0, [0, 2, 1]),
         (5, 2, 5, [0, 1, 2, 3]),
     ],
 )
 def test_tiles_along_an_axis_start_where_niftynet_starts_them(length, window, border, starts):
     locations = windows.grid_locations((length, 1, 1), (window, 1, 1), (border, 0, 0))
     assert locations[:, 0].tolist() == starts
+
+
+@pytest.mark.parametrize("border", [0, 1, 3])
+def test_no_tile_is_cut_twice_whatever_the_sizes(border):
+    for length, window in itertools.product(range(1, 30), repeat=2):
+        if window <= length:
+            starts = windows.grid_locations((length, 1, 1), (window, 1, 1), (border, 0, 0))[:, 0]
+            assert len(set(starts.tolist())) == len(starts), (length, window)
+            assert {0, length - window} <= set(starts.tolist())
 
 
 def test_tiles_loop_over_y_then_x_then_z():
