@@ -63,6 +63,9 @@ _ONLINE_2018 = {
     "regularise": "all",
 }
 
+# What `[PIMMS] resampling` leaves to the preset.
+RESAMPLING = {"paper": "mended", "niftynet2018": "niftynet"}
+
 
 def preset_choices(variant: str, preset: str) -> dict:
     """Returns the arguments of `PIMMS` that a preset sets for a variant ("classifier" is the classifier on its own)."""

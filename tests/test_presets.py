@@ -13,7 +13,11 @@ from niftynet_compat import load_config
 from niftynet_compat.schema.sections import MultitaskSection, NetworkSection, PimmsSection, key_specs
 from pimms_tf.data.augmentation import curriculum_probabilities
 from pimms_tf.models import PIMMS, PRESETS, VARIANTS, build_model, preset_choices, regularised_variables
+from pimms_tf.presets import RESAMPLING
+from pimms_tf.study.cohort import subject_loader
 from pimms_tf.study.network import _LOSS_CHOICES
+from pimms_tf.study.task import task_of
+from pimms_tf.study.windows import _augmentation
 from pimms_tf.training import make_loss
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "fidelity.md"
@@ -55,6 +59,8 @@ LOSS = [
     Row("dice_eps", "both", "denominator", "denominator"),
     Row("regulariser_reduction", "mean", "mean", "mean"),
 ]
+# Choices of how scans are prepared that `preset` sets.
+DATA = [Row("resampling", "mended", "niftynet", "niftynet")]
 # Keys of [PIMMS] whose default is the paper's value, or our reading of it; no preset touches them.
 PIMMS_KEYS = [
     Row("spatial_rank", 2, 2, 2),
@@ -73,6 +79,7 @@ NETWORK_KEYS = [
     Row("foreground_type", "threshold_plus", "threshold_plus", "threshold_plus"),
     Row("multimod_foreground_type", "and", "and", "and"),
 ]
+ALL = [*MODEL, *LOSS, *DATA, *PIMMS_KEYS, *NETWORK_KEYS]
 # One choice that no configuration makes, to show that arguments equal in all three columns are connected.
 OTHERWISE = {
     "classifier_features": (4, 6, 10),
@@ -113,7 +120,25 @@ def test_a_choice_of_the_loss_has_the_value_of_its_source(row):
     assert _LOSS_CHOICES["niftynet2018"][row.argument] == row.offline == row.online
 
 
-@pytest.mark.parametrize("row", [*MODEL, *LOSS], ids=ids([*MODEL, *LOSS]))
+@pytest.mark.parametrize("row", DATA, ids=ids(DATA))
+def test_a_choice_of_the_data_has_the_value_of_its_source(row):
+    chosen = {"resampling": RESAMPLING}[row.argument]
+    assert chosen == {"paper": row.paper, "niftynet2018": row.offline}
+    assert row.offline == row.online
+
+
+@pytest.mark.parametrize(("setting", "as_niftynet"), [({}, False), ({"preset": "niftynet2018"}, True)])
+def test_the_loader_and_the_augmentation_resample_as_the_preset_or_the_key_says(setting, as_niftynet):
+    opposite = {"resampling": "mended" if as_niftynet else "niftynet"}
+    for overrides, expected in ((setting, as_niftynet), (setting | opposite, not as_niftynet)):
+        config = load_config(CONFIGS / "pimms_online.ini", overrides)
+        loader = subject_loader(config, task_of(config), needs_label=True)
+        far_plane = "zeroed" if expected else "interpolated"
+        assert (loader.keep_zeros, loader.far_plane) == (not expected, far_plane)
+        assert _augmentation(config).far_plane == far_plane
+
+
+@pytest.mark.parametrize("row", [*MODEL, *LOSS, *DATA], ids=ids([*MODEL, *LOSS, *DATA]))
 def test_a_configuration_can_make_every_choice_of_a_preset_by_name(row):
     key = key_specs(PimmsSection)[row.argument]
     assert key.default is None  # left to the preset
@@ -213,9 +238,7 @@ def documented():
     return rows
 
 
-@pytest.mark.parametrize(
-    "row", [*MODEL, *LOSS, *PIMMS_KEYS, *NETWORK_KEYS], ids=ids([*MODEL, *LOSS, *PIMMS_KEYS, *NETWORK_KEYS])
-)
+@pytest.mark.parametrize("row", ALL, ids=ids(ALL))
 def test_the_document_says_the_same(row):
     shown = tuple(f"`{str(value).replace(' ', '')}`" for value in row[1:])
     assert tuple(cell.replace(" ", "") for cell in documented()[row.argument]) == shown

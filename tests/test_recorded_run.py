@@ -133,9 +133,10 @@ def test_training_subjects_give_the_recorded_landmarks(folder):
         np.testing.assert_allclose(computed[name], recorded[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("preset", ["paper", "niftynet2018"])
 @pytest.mark.parametrize("number", range(6))
-def test_every_label_map_is_the_recorded_one_to_the_voxel(folder, trained, number):
-    config = configured()
+def test_every_label_map_is_the_recorded_one_to_the_voxel(folder, trained, number, preset):
+    config = configured(preset=preset)
     subject = loaded(config, number)
     path = result_file(config, subject)
     write_image(segmented(config, trained, subject, probabilities=False), path)

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage, stats
 
+from pimms_tf.data.images import FarPlane, zoom_to
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
 
@@ -41,18 +42,29 @@ def draw_scaling(percentage: Range, isotropic: bool, rng: np.random.Generator) -
     return np.broadcast_to(1 + rng.uniform(*percentage, 1 if isotropic else 3) / 100, 3)
 
 
-def scale(volume: np.ndarray, factors: Sequence[float], order: int, antialiasing: bool = True) -> np.ndarray:
+def scale(
+    volume: np.ndarray,
+    factors: Sequence[float],
+    order: int,
+    antialiasing: bool = True,
+    far_plane: FarPlane = "interpolated",
+) -> np.ndarray:
     """``volume`` (x, y, z) stretched by ``factors``; its shape becomes round(length * factor).
 
     Only if all three factors are below 1 and ``antialiasing`` is on, a Gaussian smooths the volume first, with
-    sigma = sqrt(k^2 - 1) / (2 sqrt(2 ln 2)) voxels, k = 1 / factor.
+    sigma = sqrt(k^2 - 1) / (2 sqrt(2 ln 2)) voxels, k = 1 / factor. For ``far_plane`` see `zoom_to`.
 
     Source: niftynet/layer/rand_spatial_scaling.py; the versions of 2018 never smooth.
     """
     factors = np.asarray(factors, dtype=np.float64)
     if antialiasing and (factors < 1).all():
         volume = ndimage.gaussian_filter(volume, np.sqrt(1 / factors**2 - 1) / (2 * np.sqrt(2 * np.log(2))))
-    return ndimage.zoom(volume, factors, order=order)
+    return zoom_to(volume[..., np.newaxis], scaled_shape(volume.shape, factors), order, far_plane)[..., 0]
+
+
+def scaled_shape(shape: Sequence[int], factors: Sequence[float]) -> tuple[int, ...]:
+    """``shape`` stretched by ``factors``, rounded as `scipy.ndimage.zoom` does."""
+    return tuple(round(length * float(factor)) for length, factor in zip(shape, factors, strict=True))
 
 
 def draw_rotation(degrees: Range | Sequence[Range], rng: np.random.Generator) -> np.ndarray:
@@ -181,6 +193,7 @@ class Augmentation:
 
     Axes of `flipping_axes` are 0, 1, 2 (a negative one means none); `scaling_percentage`, `rotation_degrees` and
     `bias_field_range` are (min, max), and `rotation_degrees` may be three such pairs. Unset, each change is off.
+    `far_plane` is what scaling leaves there, see `zoom_to`.
 
     Raises: InputError for settings out of range.
     Source: niftynet/application/segmentation_application.py, niftynet/contrib/segmentation_bf_aug.
@@ -195,6 +208,7 @@ class Augmentation:
     bias_field_range: Range | None = None
     bias_field_order: int = 3
     scan_order: int = 3
+    far_plane: FarPlane = "interpolated"
 
     def __post_init__(self) -> None:
         if any(axis > 2 for axis in self.flipping_axes):
@@ -245,8 +259,7 @@ class Augmentation:
             return subject
         shape = subject.scans.shape[:3]
         if drawn.factors is not None:
-            # The rounding of scipy.ndimage.zoom.
-            shape = tuple(round(length * factor) for length, factor in zip(shape, drawn.factors.tolist(), strict=True))
+            shape = scaled_shape(shape, drawn.factors)
         bend = None
         if drawn.deformation is not None:
             bend = displacement(shape, drawn.deformation, self.elastic.num_ctrl_points)
@@ -264,7 +277,7 @@ class Augmentation:
         if drawn.flips is not None:
             volume = flip(volume, drawn.flips)
         if drawn.factors is not None:
-            volume = scale(volume, drawn.factors, order, self.antialiasing and order > 1)
+            volume = scale(volume, drawn.factors, order, self.antialiasing and order > 1, self.far_plane)
         if drawn.rotation is not None:
             volume = rotate(volume, drawn.rotation, order)
         if bend is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,8 @@ from pimms_tf.data.formats import read_file, read_header
 from pimms_tf.data.grids import Grid, corners, is_too_large, print_numbers
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
+
+FarPlane = Literal["interpolated", "zeroed"]
 
 _SMALLEST_FACTOR = 0.01
 OPPOSITES = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -134,7 +137,13 @@ def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[
     return shape
 
 
-def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int, keep_zeros: bool = False) -> Image:
+def resample(
+    image: Image,
+    pixdim_mm: tuple[float, float, float],
+    order: int,
+    keep_zeros: bool = False,
+    far_plane: FarPlane = "interpolated",
+) -> Image:
     """Returns the image with round(n · spacing / pixdim) voxels along each axis, by splines of `order` 0 to 3.
 
     The centres of the first and the last voxel stay where they are, so the new spacing is (n_in - 1) / (n_out - 1) of
@@ -142,19 +151,26 @@ def resample(image: Image, pixdim_mm: tuple[float, float, float], order: int, ke
     fewer than three axes longer than 1 is returned as it is.
 
     Orders 2 and 3 ring: around a brain whose background is 0 they leave values of 1e-30 and more, of either sign, which
-    the foreground method `threshold_plus` takes for brain. With `keep_zeros`, a voxel between zeros only is 0.
+    the foreground method `threshold_plus` takes for brain. With `keep_zeros`, a voxel between zeros only is 0. For
+    `far_plane` see `zoom_to`.
 
     Raises:
         InputError: `order` is -1, never interpolate, but the shape would change; or `pixdim_mm` is not three positive
             numbers.
-    Source: niftynet/io/misc_io.py `do_resampling`, with one defect mended: see `zoom_to`.
+    Source: niftynet/io/misc_io.py `do_resampling`.
     """
     if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in pixdim_mm):
         raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0.")
-    return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order, keep_zeros)
+    return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order, keep_zeros, far_plane)
 
 
-def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int, keep_zeros: bool = False) -> Image:
+def resample_to_shape(
+    image: Image,
+    shape: tuple[int, int, int],
+    order: int,
+    keep_zeros: bool = False,
+    far_plane: FarPlane = "interpolated",
+) -> Image:
     """Returns the image zoomed to `shape`, corner voxels in place; see `resample`."""
     if image.shape == tuple(shape):
         return image
@@ -167,42 +183,52 @@ def resample_to_shape(image: Image, shape: tuple[int, int, int], order: int, kee
     for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
         # Between the corners there are n - 1 steps; a single voxel stands for the whole width.
         affine[:3, axis] *= (before - 1) / (after - 1) if after > 1 and before > 1 else before / after
-    data = zoom_to(image.data, shape, order)
+    data = zoom_to(image.data, shape, order, far_plane)
     if keep_zeros and order > 1 and not image.data.all():
         data[zoom_to((image.data != 0).astype(np.float32), shape, 1) == 0] = 0
     return Image(data, affine, image.original)
 
 
-def zoom_to(data: np.ndarray, shape: tuple[int, int, int], order: int) -> np.ndarray:
+def zoom_to(
+    data: np.ndarray, shape: tuple[int, int, int], order: int, far_plane: FarPlane = "interpolated"
+) -> np.ndarray:
     """Returns (x, y, z, channel) data interpolated to `shape` along the first three axes, corner voxels aligned.
 
     Order 0 keeps the type of the data; the others give float32. Equal shapes: the input itself.
 
-    Source: `scipy.ndimage.zoom` as NiftyNet calls it, but for the mode, see `_spline`. Since splines are separable, one
-    matrix per axis does the same five times faster; sums are in float64, and results equal to the last bit but for
-    values below 1e-37.
+    Args:
+        far_plane: the last plane along an axis lies exactly on the last voxels, so it is "interpolated" like the
+            others. "zeroed" is what NiftyNet and the released code do for one pair of lengths in 25 (8 → 26, 26 → 23,
+            182 → 100): there rounding puts the plane outside the volume, and it is 0.
+
+    Source: `scipy.ndimage.zoom` as NiftyNet calls it. Since splines are separable, one matrix per axis does the same
+    five times faster; sums are in float64, and results equal to the last bit but for values below 1e-37.
     """
     if data.shape[:3] == tuple(shape):
         return data
+    lengths = list(zip(data.shape[:3], shape, strict=True))
     if order == 0:
-        for axis, (before, after) in enumerate(zip(data.shape[:3], shape, strict=True)):
-            data = np.take(data, np.rint(_spline(before, after, 0) @ np.arange(before)).astype(int), axis)
-        return data
-    splines = [_spline(before, after, order) for before, after in zip(data.shape[:3], shape, strict=True)]
-    result = np.empty((*shape, data.shape[3]), np.float32)
-    for channel in range(data.shape[3]):
-        result[..., channel] = np.einsum("ax,by,cz,xyz->abc", *splines, data[..., channel], optimize=True)
+        result = data
+        for axis, (before, after) in enumerate(lengths):
+            result = np.take(result, np.rint(_spline(before, after, 0) @ np.arange(before)).astype(int), axis)
+    else:
+        splines = [_spline(before, after, order) for before, after in lengths]
+        result = np.empty((*shape, data.shape[3]), np.float32)
+        for channel in range(data.shape[3]):
+            result[..., channel] = np.einsum("ax,by,cz,xyz->abc", *splines, data[..., channel], optimize=True)
+    if far_plane == "zeroed":
+        for axis, (before, after) in enumerate(lengths):
+            # The last place as scipy computes it, in steps of the old grid.
+            if after > 1 and (after - 1) * ((before - 1) / (after - 1)) > before - 1:
+                np.moveaxis(result, axis, 0)[-1] = 0
     return result
 
 
 @lru_cache(maxsize=64)
 def _spline(before: int, after: int, order: int) -> np.ndarray:
-    """The matrix (after, before) float64 that interpolates a line of voxels.
-
-    With NiftyNet's mode, `constant`, one pair of lengths in 25 (8 → 26, for instance) puts the last voxel a rounding
-    error outside the line and zeroes that plane. `mirror` gives equal values everywhere else.
-    """
+    """The matrix (after, before) float64 that interpolates a line of voxels."""
     units = np.eye(before)
+    # NiftyNet's mode, "constant", gives equal values but where the last voxel falls a rounding error outside the line.
     return np.stack([ndimage.zoom(unit, after / before, order=order, mode="mirror") for unit in units], axis=1)
 
 
@@ -230,8 +256,10 @@ def resample_onto(image: Image, grid: Grid, order: int, keep_zeros: bool = False
     return Image(data, grid.affine, grid)
 
 
-def restore_grid(image: Image, grid: Grid, order: int = 0) -> Image:
+def restore_grid(image: Image, grid: Grid, order: int = 0, far_plane: FarPlane = "interpolated") -> Image:
     """Returns the image on the grid it was reoriented and resampled from: exactly its shape, order of axes and affine.
+
+    For `far_plane` see `zoom_to`.
 
     Raises:
         InputError: the corners of the image are not those of the grid, so it was cropped, padded or is of another scan.
@@ -252,7 +280,7 @@ def restore_grid(image: Image, grid: Grid, order: int = 0) -> Image:
             f"an image of {image.grid} cannot go back onto the grid of {grid}, whose corners are elsewhere; remove its"
             " padding, or resample it onto that grid."
         )
-    data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order)
+    data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order, far_plane)
     return Image(orientations.apply_orientation(data, change), grid.affine, grid)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pimms_tf.data.grids import Grid, print_numbers
 from pimms_tf.data.images import (
+    FarPlane,
     Image,
     read_image,
     read_image_header,
@@ -63,7 +64,8 @@ class Subject:
     `scans` (x, y, z, scan) float32; `valid` (scan,) bool is False for an absent scan, whose channel is zero; `modality`
     (scan,) int32 is the class of each slot, -1 if unknown; `label` (x, y, z) int32; `affine` (4, 4) of the prepared
     grid in mm; `original` is the grid of the file to write back on; `weight` (x, y, z) float32 is a prior map for
-    sampling; `padding` counts the voxels (before, after) added along each axis.
+    sampling; `padding` counts the voxels (before, after) added along each axis; `far_plane` is what resampling leaves
+    there, also on the way back, see `images.zoom_to`.
     """
 
     subject_id: str
@@ -75,6 +77,7 @@ class Subject:
     original: Grid
     weight: np.ndarray | None = None
     padding: Pairs = ((0, 0), (0, 0), (0, 0))
+    far_plane: FarPlane = "interpolated"
 
 
 class SubjectFiles(Protocol):
@@ -138,6 +141,7 @@ class SubjectLoader:
             and 0 for the label; -1 forbids interpolation.
         keep_zeros: holds the background of stripped scans at 0 when they are resampled; False lets it ring, as NiftyNet
             does; see `images.resample`.
+        far_plane: what resampling leaves in the last plane along an axis; see `images.zoom_to`.
         reference: section onto whose grid the others are resampled by their affines; None: all must lie on one grid,
             see `Grid.matches`.
         loader: by section, the program that reads files; see `images.read_image`.
@@ -173,6 +177,7 @@ class SubjectLoader:
     padding_mode: str = "minimum"
     orders: Mapping[str, int] = field(default_factory=dict)
     keep_zeros: bool = True
+    far_plane: FarPlane = "interpolated"
     reference: str | None = None
     loader: str | Mapping[str, str | None] | None = None
 
@@ -236,6 +241,7 @@ class SubjectLoader:
             original=place.original,
             weight=self._weight(place, padding, patient),
             padding=padding,
+            far_plane=self.far_plane,
         )
 
     def prepared_shape(self, images: Mapping[str, Path], subject_id: str = "") -> tuple[int, int, int]:
@@ -352,7 +358,9 @@ class SubjectLoader:
         """The image oriented and resampled to `place`; the first image decides where that is."""
         oriented, shape = self._oriented(image, name, place, patient)
         with _named(patient, name):
-            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros)
+            prepared = resample_to_shape(
+                oriented, shape, self.orders.get(name, order), self.keep_zeros, self.far_plane
+            )
         return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
 
     def _oriented(
@@ -512,7 +520,7 @@ def restore(subject: Subject, volume: np.ndarray, order: int = 0) -> Image:
     data = unpad(volume.reshape(*volume.shape[:3], -1), subject.padding)
     affine = subject.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [before for before, _ in subject.padding]
-    return restore_grid(Image(data, affine), subject.original, order)
+    return restore_grid(Image(data, affine), subject.original, order, subject.far_plane)
 
 
 def train_mapping(loader: SubjectLoader, subjects: Iterable[SubjectFiles]) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
+from pimms_tf.data.images import FarPlane, zoom_to
 from pimms_tf.errors import InputError
 
 Axes3 = tuple[int, int, int]
@@ -187,11 +187,14 @@ def crop(volume: np.ndarray, location: Sequence[int]) -> np.ndarray:
     return volume[x0:x1, y0:y1, z0:z1]
 
 
-def resize_window(volume: np.ndarray, window: Sequence[int], order: int) -> np.ndarray:
+def resize_window(
+    volume: np.ndarray, window: Sequence[int], order: int, far_plane: FarPlane = "interpolated"
+) -> np.ndarray:
     """``volume`` (x, y, z, ...) zoomed to ``window`` by splines of ``order``; the way back is a zoom to the old shape.
 
     Entries <= 0 keep the length of their axis. First and last voxels keep their centres. A volume of the right shape
-    already, or an ``order`` below 0, is returned as it is. An all-zero channel stays all zero.
+    already, or an ``order`` below 0, is returned as it is. An all-zero channel stays all zero. For ``far_plane`` see
+    `zoom_to`.
 
     Source: niftynet/engine/sampler_resize_v2.py, windows_aggregator_resize.py.
     """
@@ -200,13 +203,8 @@ def resize_window(volume: np.ndarray, window: Sequence[int], order: int) -> np.n
     )
     if volume.shape[:3] == target or order < 0:
         return volume
-    factors = [size / length for size, length in zip(target, volume.shape[:3], strict=True)]
-    resized = np.zeros(target + volume.shape[3:], volume.dtype)
-    for channel in np.ndindex(volume.shape[3:]):
-        source = volume[(..., *channel)]
-        if source.any():
-            resized[(..., *channel)] = ndimage.zoom(source, factors, order=order)
-    return resized
+    resized = zoom_to(volume.reshape(*volume.shape[:3], -1), target, order, far_plane)
+    return resized.reshape(target + volume.shape[3:]).astype(volume.dtype, copy=False)
 
 
 class GridAggregator:
@@ -258,7 +256,7 @@ class GridAggregator:
 def _steps(length: int, size: int, step: int) -> np.ndarray:
     last = length - size
     start = np.unique(np.append(np.arange(0, last + 1, max(step, 1)), last))
-    # Two tiles meet in a seam in the middle of the brain; NiftyNet covers it with a third, unless that is one of the two.
+    # Two tiles meet in a seam in the middle of the brain; NiftyNet covers it with a third, if there is room for one.
     return np.append(start, round(start.sum() / 2)) if start.size == 2 and last > 1 else start
 
 

@@ -15,6 +15,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from pimms_tf.data.images import FarPlane
 from pimms_tf.data.subjects import UNKNOWN, SubjectLoader
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
@@ -55,7 +56,7 @@ class Preparation:
 
         axcodes: which way x, y and z of the prepared grid grow; None leaves each file's own orientation.
         pixdim_mm: voxel size of the prepared grid; None leaves each file's own.
-        padding, padding_to, padding_mode, keep_zeros: as in `SubjectLoader`.
+        padding, padding_to, padding_mode, keep_zeros, far_plane: as in `SubjectLoader`.
 
         zero_background, foreground, fusion, multi_is_empty: which voxels normalisation looks at, as in `SubjectLoader`.
         whitening: scans are shifted and scaled to mean 0 and standard deviation 1 over the foreground.
@@ -89,6 +90,7 @@ class Preparation:
     padding_to: tuple[int, ...] | None = None
     padding_mode: str = "minimum"
     keep_zeros: bool = True
+    far_plane: FarPlane = "interpolated"
 
     zero_background: bool = False
     foreground: str | None = None
@@ -200,6 +202,7 @@ class Preparation:
             padding_to=self.padding_to,
             padding_mode=self.padding_mode,
             keep_zeros=self.keep_zeros,
+            far_plane=self.far_plane,
             mapping={name: np.array(slot.landmarks) for name, slot in slots.items()} if self.standardises else None,
             zero_background=self.zero_background,
             foreground=self.foreground,

@@ -203,7 +203,7 @@ class Segmenter:
             spatial_rank=rank,
             probabilities=soft,
         )
-        image = restore(subject, resize_window(small.data, subject.scans.shape[:3], order), order)
+        image = restore(subject, resize_window(small.data, subject.scans.shape[:3], order, subject.far_plane), order)
         if soft and not probabilities:
             image = replace(image, data=np.argmax(image.data, axis=-1)[..., np.newaxis].astype(np.int32))
         return image

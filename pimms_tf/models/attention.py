@@ -10,8 +10,8 @@ from pimms_tf.models.order import by_content
 Kind = Literal["label", "soft", "hard"]
 Normalise = Literal["none", "sum", "count"]
 
-# Summed in double precision and rounded once, so that in training, too, the order of the scans hardly ever shows. JAX has
-# no double precision unless it is switched on.
+# Summed in double precision and rounded once, so that in training, too, the order of the scans hardly ever shows. JAX
+# has no double precision unless it is switched on.
 _SUM_DTYPE = "float32" if keras.backend.backend() == "jax" else "float64"
 
 
@@ -19,8 +19,8 @@ class Attention(keras.layers.Layer):
     """Mixes the scans of each subject into modality slots by their scores.
 
     Call: scans (b, *space, scan), scores (b, scan, modality), valid (b, scan) bool → (b, *space, modality).
-    Scans that are not valid have no weight. A modality that no scan claims is zero everywhere. Outside training sums run
-    in the order of `by_content`, so the result does not depend on that of the scans to the last bit.
+    Scans that are not valid have no weight. A modality that no scan claims is zero everywhere. Outside training sums
+    run in the order of `by_content`, so that of the scans changes no bit.
 
     Args:
         kind: "soft" weighs by the scores (paper eq. 1); "hard" gives each scan wholly to its best modality, the first

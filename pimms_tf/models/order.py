@@ -16,7 +16,7 @@ class Slots(NamedTuple):
 
 
 def by_content(scans, valid, scores=None) -> Slots:
-    """Returns scans (b, *space, scan), valid (b, scan) and scores (b, scan, modality), if any, sorted by what they hold.
+    """Returns scans (b, *space, scan), valid (b, scan) and scores (b, scan, modality), if any, sorted by their content.
 
     Sums round, and so do convolutions, by the place of an image in its batch. Whatever takes the scans in this order
     gives the same bits for all orders in which they come.

@@ -25,7 +25,7 @@ from niftynet_compat.subjects.lists import distinct_values, read_value_list
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.evaluation.results import some_of
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, default_folder
-from pimms_tf.study.task import Task, real_modalities
+from pimms_tf.study.task import Task, real_modalities, resampling_of
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str
 
 def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoader:
     """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`."""
-    network = config.network
+    network, as_niftynet = config.network, resampling_of(config) == "niftynet"
     sections = [name for name in (*task.scans, task.label, task.sampler) if name is not None]
     return SubjectLoader(
         axcodes={name: tuple(config.inputs[name].axcodes) or None for name in sections},
@@ -223,6 +223,8 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
         padding_mode=network.volume_padding_mode,
         padding_to=None if not any(network.volume_padding_to_size) else network.volume_padding_to_size,
         zero_background=config.pimms.zero_background,
+        keep_zeros=not as_niftynet,
+        far_plane="zeroed" if as_niftynet else "interpolated",
         foreground=network.foreground_type if network.normalise_foreground_only else None,
         fusion=network.multimod_foreground_type,
         norm_type=network.norm_type,

@@ -128,7 +128,7 @@ def segmented(
     soft = probabilities or order > 0
     full = (0, 0, 1) if rank == 2 else (0, 0, 0)
     small = segment(network.predict, seen, given, full, (0, 0, 0), batch_size, spatial_rank=rank, probabilities=soft)
-    image = restore(subject, resize_window(small.data, subject.scans.shape[:3], order), order)
+    image = restore(subject, resize_window(small.data, subject.scans.shape[:3], order, subject.far_plane), order)
     if soft and not probabilities:
         image = replace(image, data=np.argmax(image.data, axis=-1)[..., np.newaxis].astype(np.int32))
     return _Answer(scores, image)

@@ -28,6 +28,7 @@ def preparation_of(config: Config, task: Task, loader: SubjectLoader) -> Prepara
         padding_mode=loader.padding_mode,
         keep_zeros=loader.keep_zeros,
         zero_background=loader.zero_background,
+        far_plane=loader.far_plane,
         foreground=loader.foreground,
         fusion=loader.fusion,
         multi_is_empty=loader.multi_is_empty,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from niftynet_compat import Config, ConfigError, ModelDir, resolve_network, settings_text
 from niftynet_compat.settings.requirements import rank_complaint
 from pimms_tf.files import write_text
-from pimms_tf.presets import preset_choices
+from pimms_tf.presets import RESAMPLING, preset_choices
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +173,11 @@ def modality_decay(config: Config) -> float:
     if config.task_name == "MULTITASK" and config.origin("PIMMS", "modality_decay") == "default":
         return config.task.decay_constant
     return config.pimms.modality_decay
+
+
+def resampling_of(config: Config) -> str:
+    """How images get onto other voxel sizes: "mended", or as in NiftyNet, "niftynet"."""
+    return config.pimms.resampling or RESAMPLING[config.pimms.preset]
 
 
 def remark_on_modality_loss(config: Config) -> str:

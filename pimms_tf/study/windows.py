@@ -16,6 +16,7 @@ from pimms_tf.data.windows import (
 )
 from pimms_tf.pipeline.batches import Batch, BatchDataset, Loader, training_batches, validation_batches
 from pimms_tf.study.study import Study
+from pimms_tf.study.task import resampling_of
 
 
 def training_windows(study: Study, loader: Loader, start: int = 0, batch_size: int | None = None) -> BatchDataset:
@@ -84,6 +85,7 @@ def _augmentation(config: Config) -> Augmentation:
         elastic=elastic,
         bias_field_range=tuple(training.bias_field_range) or None,
         bias_field_order=training.bf_order,
+        far_plane="zeroed" if resampling_of(config) == "niftynet" else "interpolated",
     )
 
 

@@ -161,6 +161,30 @@ def test_the_last_plane_is_never_lost_to_rounding(before, after, order):
     np.testing.assert_allclose(zoom_to(ones, (after, 2, 2), order), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_a_zeroed_far_plane_is_lost_for_the_lengths_for_which_scipy_loses_it(order):
+    for before, after in itertools.product((8, 22, 26, 80), range(1, 90)):
+        line = np.linspace(1, 2, before, dtype=np.float32)
+        zeroed, mended = (
+            zoom_to(line.reshape(-1, 1, 1, 1), (after, 1, 1), order, far_plane)[:, 0, 0, 0]
+            for far_plane in ("zeroed", "interpolated")
+        )
+        expected = ndimage.zoom(line, after / before, order=order)
+        np.testing.assert_allclose(zeroed, expected, rtol=1e-6, err_msg=f"{before} → {after}")
+        np.testing.assert_array_equal(np.where(expected == 0, 0, mended), zeroed)
+        assert mended.min() > 0.9
+
+
+def test_a_zeroed_far_plane_is_that_of_each_axis():
+    volume = np.ones((26, 22, 4, 2), np.float32)
+    expected = ndimage.zoom(volume[..., 0], (23 / 26, 20 / 22, 2), order=3)
+    assert not expected[-1].any()
+    assert not expected[:, -1].any()
+    found = zoom_to(volume, (23, 20, 8), 3, "zeroed")
+    for channel in range(2):
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-6)
+
+
 def test_voxel_counts_round_halves_to_even():
     grid = Grid((5, 7, 10), np.diag([0.5, 0.5, 0.95, 1]).astype(np.float32))
     assert resampled_shape(grid, (1.0, 1.0, 1.0)) == (

@@ -1,14 +1,16 @@
 """Subjects: what goes in comes back on the same voxels; absent scans; one grid or a clear refusal; every bad input."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
 
+from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, write_image
 from pimms_tf.data.intensity import LabelMapping, average_landmarks, foreground_masks, landmarks, standardise, whiten
 from pimms_tf.data.subjects import SubjectLoader, restore, train_mapping
@@ -91,6 +93,26 @@ def test_scans_are_oriented_resampled_padded_then_normalised(files):
     assert subject.padding == ((1, 1), (2, 2), (0, 0))
     corner = subject.affine @ [1, 2, 0, 1]  # the first voxel inside the padding is the file's last along x and y
     np.testing.assert_allclose(corner, an_affine() @ [8, 7, 0, 1], atol=1e-6)
+
+
+def test_what_niftynet_zeroed_is_zero_on_the_way_there_and_back(tmp_path):
+    # 26 → 23 voxels along x, and 23 → 26 on the way back, of which only the first loses its far plane.
+    volume = np.random.default_rng(4).uniform(1, 2, (26, 8, 7)).astype(np.float32)
+    paths = {"T1": save(tmp_path / "T1.nii.gz", volume, np.eye(4))}
+    paths["label"] = save(tmp_path / "label.nii.gz", np.ones_like(volume), np.eye(4))
+    options = {"axcodes": None, "pixdim_mm": (26 / 23, 1.0, 1.0), "whitening": False}
+    mended, zeroed = (SubjectLoader(**options, **other).load(paths) for other in ({}, {"far_plane": "zeroed"}))
+    expected = ndimage.zoom(volume, (23 / 26, 1, 1), order=3)
+    assert not expected[-1].any()
+    np.testing.assert_allclose(zeroed.scans[..., 0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(zeroed.scans[:-1], mended.scans[:-1])
+    assert mended.scans[-1].min() > 0.5
+    assert not zeroed.label[-1].any()
+    assert mended.label[-1].all()
+    back = replace(zeroed, scans=np.ones((26, 8, 7, 1)), original=Grid((23, 8, 7), np.diag([26 / 23, 1, 1, 1])))
+    back = replace(back, affine=np.diag([26 / 23 * 22 / 25, 1, 1, 1]))
+    assert not restore(back, np.ones((26, 8, 7), np.int32)).data[-1].any()
+    assert restore(replace(back, far_plane="interpolated"), np.ones((26, 8, 7), np.int32)).data.all()
 
 
 def test_normalisation_is_histogram_then_whitening_over_the_fused_foreground(files):

@@ -226,6 +226,7 @@ CHANGED = {
     "require_label": True,
     "reference": "T1",
     "keep_zeros": False,
+    "far_plane": "zeroed",
 }
 
 
