@@ -36,7 +36,8 @@ class PimmsSection:
         None,
         "onto other voxel sizes; as in NiftyNet, which zeroes the last plane for one pair of lengths in 25 and lets "
         "splines ring where a background is zero, or with both mended",
-        *("mended", "niftynet"),
+        "mended",
+        "niftynet",
     )
     keep_incomplete: bool = key(ini.to_bool, True, "keep subjects lacking a scan; False is NiftyNet's rule")
     seed: int = key(ini.to_int, 0, "of split, sampling and initial weights", low=0)
