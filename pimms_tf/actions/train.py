@@ -28,6 +28,7 @@ from pimms_tf.study.trained import warm_start
 from pimms_tf.study.windows import training_windows, validation_windows
 from pimms_tf.training import (
     Checkpoints,
+    Hooks,
     Intervals,
     Metrics,
     Report,
@@ -73,6 +74,12 @@ def train(
         batches = _batches(study, loader, state, strategy)
         watched = WatchedBatches(batches, study.task.num_classes if study.task.segments else 0)
         _say_amount_of_work(study, state, strategy)
+        hooks = Hooks(
+            report=watched.watching(report if chief else lambda done: None),
+            stopped=devices.agreed(strategy, stopped),
+            preview=_preview(study, loader, state, chief),
+            subjects_in=_naming_subjects(study, batches),
+        )
         writer, validation_writer = _writers(study, chief)
         reason = run_loop(
             state,
@@ -85,13 +92,9 @@ def train(
             config.training.max_iter,
             validation_writer=validation_writer,
             best=best,
-            report=watched.watching(report if chief else lambda done: None),
-            stopped=devices.agreed(strategy, stopped),
-            preview=_preview(study, loader, state, chief),
-            subjects_in=lambda iteration: some_of(
-                study.training[place].subject_id for place in batches.subjects_of(iteration - 1)
-            ),
+            hooks=hooks,
         )
+        watched.say_classes()
         watched.say_times()
         devices.wait_for_all(strategy)  # who leaves before the last file is written would be taken for dead
     return reason
@@ -201,6 +204,15 @@ def _intervals(config: Config) -> Intervals:
         save=training.save_every_n,
         patience=training.patience if config.pimms.early_stopping else 0,
     )
+
+
+def _naming_subjects(study: Study, batches: BatchDataset) -> Callable[[int], str]:
+    """What names the subjects of an iteration's batch."""
+
+    def names(iteration: int) -> str:
+        return some_of(study.training[place].subject_id for place in batches.subjects_of(iteration - 1))
+
+    return names
 
 
 def _preview(

@@ -46,6 +46,11 @@ class WatchedBatches:
 
         return noted
 
+    def say_classes(self) -> None:
+        """Warns of classes that no window had, of those that training saw before it ended; see `_look`."""
+        if 0 < len(self._waits) < _LOOKS:
+            self._warn_of_missing(len(self._waits))
+
     def say_times(self) -> None:
         """Logs how long an iteration took and how much of it was waiting for windows; the first one is left out."""
         if len(self._iterations) < 3:
@@ -66,14 +71,22 @@ class WatchedBatches:
             self._seen |= set(np.unique(batch.label).tolist())
         if number == 1:
             log.info("%s", first_look(batch, bool(self._num_classes)))
+        if number == _LOOKS:
+            self._warn_of_missing(number)
+
+    def _warn_of_missing(self, number: int) -> None:
         missing = sorted(set(range(self._num_classes)) - self._seen)
-        if number == _LOOKS and missing:
-            log.warning(
-                "no window of %d batches has class %s: check the labels and num_classes, or draw windows by "
-                "window_sampling = balanced",
-                number,
-                ", ".join(map(str, missing)),
-            )
+        if not missing:
+            return
+        what = f"class {', '.join(map(str, missing))}"
+        if self._seen == {0}:
+            what = "any foreground, so that only background is learnt"
+        log.warning(
+            "no window of %d batches has %s: check the labels and num_classes, or draw windows by window_sampling = "
+            "balanced",
+            number,
+            what,
+        )
 
 
 def first_look(batch: "Batch", has_labels: bool = True) -> str:

@@ -1,6 +1,8 @@
 """NiftyNet's building blocks: batch normalisation, convolution + normalisation + activation, its initialiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import keras
@@ -16,6 +18,8 @@ Statistics = Literal["batch", "moving"]
 
 # Kernels at least this wide are regrouped (see wide.py); below, the direct convolution is as fast.
 _WIDE = 11
+
+_gather: ContextVar[Callable | None] = ContextVar("gather", default=None)  # see `sharing_statistics`
 
 
 def kernel_initialiser(init: Init) -> keras.initializers.Initializer:
@@ -44,8 +48,6 @@ class BatchNorm(keras.layers.Layer):
 
     decay = 0.9
     epsilon = 1e-5
-    # Set by `share_statistics`: a tensor → those of all replicas (replica, …). None: this one sees the whole batch.
-    gather = None
 
     def __init__(self, average: Average = "debiased", statistics: Statistics = "batch", **kwargs):
         super().__init__(**kwargs)
@@ -78,7 +80,7 @@ class BatchNorm(keras.layers.Layer):
         x = ops.cast(x, "float32")
         if not training:
             return ops.cast(_scaled(x, gamma, beta, *self._mean_and_inverse(moving)), self.compute_dtype), ()
-        by_itself = self.gather is None and self.statistics == "batch"
+        by_itself = gather_over_replicas() is None and self.statistics == "batch"
         weight, count = _rows(x, present)
         mean, variance, some_row = self._moments(ops.stop_gradient(x) if by_itself else x, weight, count, moving)
         moments = tuple(map(ops.stop_gradient, (mean, variance, some_row)))
@@ -114,16 +116,17 @@ class BatchNorm(keras.layers.Layer):
         squares = ops.square(x - mean)
         variance = ops.matmul(weight, ops.sum(squares, space) if space else squares) / count
         num_rows = ops.sum(weight)
-        if self.gather is not None:
-            mean, variance, num_rows = self._pooled(mean, variance, num_rows * count / ops.maximum(num_rows, 1.0))
+        if (gather := gather_over_replicas()) is not None:
+            count = num_rows * count / ops.maximum(num_rows, 1.0)
+            mean, variance, num_rows = self._pooled(gather, mean, variance, count)
         # No row at all: moments of nothing are undefined, and must neither reach the output nor the averages.
         any_row = num_rows > 0
         mean, variance = ops.where(any_row, mean, moving[0]), ops.where(any_row, variance, moving[1])
         return mean, variance, ops.cast(any_row, "float32")
 
-    def _pooled(self, mean, variance, count):
+    def _pooled(self, gather, mean, variance, count):
         # Variance within the replicas plus variance of their means; sums of squares would lose what the mean outweighs.
-        parts = self.gather(ops.concatenate([mean, variance, ops.reshape(count, (1,))]))  # (replica, 2 · channel + 1)
+        parts = gather(ops.concatenate([mean, variance, ops.reshape(count, (1,))]))  # (replica, 2 · channel + 1)
         channels = mean.shape[0]
         means, variances, counts = parts[:, :channels], parts[:, channels:-1], parts[:, -1:]
         share = counts / ops.maximum(ops.sum(counts), 1.0)
@@ -292,11 +295,20 @@ def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:
     return found
 
 
-def share_statistics(model: keras.layers.Layer, gather: Callable) -> None:
-    """Makes the statistics of a training step those of all replicas' rows together.
+@contextmanager
+def sharing_statistics(gather: Callable | None) -> Iterator[None]:
+    """Inside, the statistics of a training step are those of all replicas' rows together.
 
-    `gather` takes a float32 tensor, one on each replica, and returns all of them, stacked (replica, …), with gradients.
+    `gather` takes a float32 tensor, one on each replica, and returns all of them, stacked (replica, …), with gradients;
+    None: this one sees the whole batch, as it does outside.
     """
-    for layer in model._flatten_layers():
-        if hasattr(layer, "gather"):
-            layer.gather = gather
+    before = _gather.set(gather)
+    try:
+        yield
+    finally:
+        _gather.reset(before)
+
+
+def gather_over_replicas() -> Callable | None:
+    """What `sharing_statistics` was given, None outside."""
+    return _gather.get()

@@ -13,7 +13,7 @@ from keras import KerasTensor, ops
 from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
 from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
-from pimms_tf.models.layers import Average, Init, Norm
+from pimms_tf.models.layers import Average, Init, Norm, gather_over_replicas
 from pimms_tf.models.order import by_content
 from pimms_tf.presets import VARIANTS, preset_choices
 
@@ -56,8 +56,6 @@ class PIMMS(keras.Model):
         recompute: training computes the back-ends twice and keeps less of them in between: the same numbers in less
             memory.
     """
-
-    gather = None  # see `layers.share_statistics`
 
     def __init__(
         self,
@@ -123,14 +121,14 @@ class PIMMS(keras.Model):
         if not self.needs_labels:
             self.classifier = ModalityClassifier(
                 num_modalities,
-                tuple(classifier_features),
-                classifier_blocks,
-                spatial_rank,
-                classifier_pool,
-                classifier_head_bn,
-                classifier_extra_bn,
-                init,
-                classifier_average,
+                features=tuple(classifier_features),
+                num_blocks=classifier_blocks,
+                spatial_rank=spatial_rank,
+                pool=classifier_pool,
+                head_bn=classifier_head_bn,
+                extra_bn=classifier_extra_bn,
+                init=init,
+                average=classifier_average,
                 name="classifier",
             )
         self.backends = []
@@ -210,8 +208,8 @@ class PIMMS(keras.Model):
         available = ops.any(ops.not_equal(mixed, 0), axis=space)  # (b, modality)
         if self.mask_scope == "batch":
             anywhere = ops.any(available, axis=0, keepdims=True)
-            if training and self.gather is not None:
-                anywhere = ops.any(self.gather(ops.cast(anywhere, "float32")) > 0, axis=0)
+            if training and (gather := gather_over_replicas()) is not None:
+                anywhere = ops.any(gather(ops.cast(anywhere, "float32")) > 0, axis=0)
             available = ops.logical_or(ops.zeros_like(available), anywhere)
         features = []
         for m, backend in enumerate(self.backends):

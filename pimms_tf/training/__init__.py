@@ -11,7 +11,7 @@ from pimms_tf.training.devices import (
     strategy,
     watched,
 )
-from pimms_tf.training.loop import Intervals, Report, mean_metrics, train
+from pimms_tf.training.loop import Hooks, Intervals, Report, mean_metrics, train
 from pimms_tf.training.losses import LOSSES, Loss, make_loss, mean_weight_penalty, modality_cross_entropy
 from pimms_tf.training.schedules import Schedule, constant, exponential_decay
 from pimms_tf.training.steps import (
@@ -30,6 +30,7 @@ __all__ = [
     "OPTIMISERS",
     "Checkpoints",
     "Cluster",
+    "Hooks",
     "Intervals",
     "Loss",
     "LossScale",

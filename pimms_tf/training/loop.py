@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.batches import Batch
 from pimms_tf.training.checkpoints import Checkpoints, latest_iteration
 from pimms_tf.training.steps import Metrics, TrainingState
+from pimms_tf.training.summaries import write_metrics, write_picture
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,23 @@ class Report(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls on its way besides steps and validations; unless given, they do nothing.
+
+    Args:
+        report: is told each finished iteration of training or validation.
+        stopped: whether training is to stop; asked before each iteration.
+        preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
+        subjects_in: names the subjects in the batch of an iteration, for the message about a loss that is no number.
+    """
+
+    report: Callable[[Report], None] = lambda report: None
+    stopped: Callable[[], bool] = lambda: False
+    preview: Callable[[], np.ndarray | None] = lambda: None
+    subjects_in: Callable[[int], str] = lambda iteration: ""
+
+
 def train(
     state: TrainingState,
     step: Callable[[Batch], Metrics],
@@ -54,14 +73,11 @@ def train(
     *,
     validation_writer: tf.summary.SummaryWriter | None = None,
     best: Checkpoints | None = None,
-    report: Callable[[Report], None] = lambda report: None,
-    stopped: Callable[[], bool] = lambda: False,
-    preview: Callable[[], np.ndarray | None] = lambda: None,
-    subjects_in: Callable[[int], str] = lambda iteration: "",
+    hooks: Hooks = Hooks(),
 ) -> str:
     """Trains from the state's iteration to `max_iter`; returns why it ended: "finished", "early" or "interrupted".
 
-    A checkpoint is written every `every.save` iterations and at the end, also when `stopped()` turns true between two
+    A checkpoint is written every `every.save` iterations and at the end, also when a hook asks to stop between two
     iterations; `best`, if given, gets one whenever a validation beats all before. A loss that is not a finite number,
     of training or of validation, ends training before anything is written over.
 
@@ -69,57 +85,43 @@ def train(
         training: batches; where they end before `max_iter`, a stop was asked for while the next one was awaited.
         validation: one pass over the validation windows → mean metrics, or None if there is nothing to validate on.
         writer, validation_writer: summaries of training, and of validation if they are to be kept apart.
-        preview: an RGB picture (height, width, 3) in [0, 1] to log at each save, or None.
-        subjects_in: names the subjects in the batch of an iteration, for the message about a loss that is no number.
 
     Raises:
         InputError: a loss or a weight is NaN or infinite, a file cannot be read, a checkpoint cannot be written.
     """
-    batches: Iterator[Batch] = iter(training)
-    validation_writer = validation_writer or writer
-    best_iteration, best_loss = (0, math.inf) if best is None else _best_so_far(best)
-    start = int(state.iteration.numpy())
-    saved, reason = start if start > 0 else -1, "finished"
-    for iteration in range(start + 1, max_iter + 1):
-        if stopped():
-            reason = "interrupted"
-            break
-        began = time.perf_counter()
-        if (batch := next(batches, _END)) is _END:
-            reason = "interrupted"
-            break
-        metrics = _numpy(step(batch))
-        if not math.isfinite(float(metrics.total_loss)):
-            raise _no_number(_training_of(iteration, subjects_in(iteration)), metrics, checkpoints)
-        report(Report("training", iteration, metrics, time.perf_counter() - began))
-        if _due(iteration, every.summary):
-            _write_summary(writer, metrics, iteration)
-        if _due(iteration, every.validation):
+    validation_writer, bests = validation_writer or writer, _Bests(best)
+    start, reason = int(state.iteration.numpy()), "finished"
+    saved = start if start > 0 else -1
+    with _closed_in_the_end(iter(training)) as batches:
+        for iteration in range(start + 1, max_iter + 1):
             began = time.perf_counter()
-            validated = validation()
-            if validated is not None:
-                report(Report("validation", iteration, validated, time.perf_counter() - began))
-                _write_summary(validation_writer, validated, iteration)
-                score = _validation_loss(state.model, validated)
-                if not (math.isfinite(score) and math.isfinite(float(validated.total_loss))):
-                    raise _no_number(f"the validation loss at iteration {iteration}", validated, checkpoints)
-                if score < best_loss:
-                    best_iteration, best_loss = iteration, score
-                    if best is not None:
-                        best.save(validation_loss=score)
-                elif 0 < every.patience * every.validation <= iteration - best_iteration:
-                    reason = "early"
-                    break
-        if _due(iteration, every.save):
-            log.info("iter %d saved: %s", iteration, checkpoints.save())
-            saved = iteration
-            picture = preview()
-            if picture is not None:
-                with validation_writer.as_default(step=iteration):
-                    tf.summary.image("preview", picture[None])
+            if hooks.stopped() or (batch := next(batches, _END)) is _END:
+                reason = "interrupted"
+                break
+            metrics = _numpy(step(batch))
+            if not math.isfinite(float(metrics.total_loss)):
+                raise _no_number(_training_of(iteration, hooks.subjects_in(iteration)), metrics, checkpoints)
+            hooks.report(Report("training", iteration, metrics, time.perf_counter() - began))
+            if _due(iteration, every.summary):
+                write_metrics(writer, metrics, iteration)
+            if _due(iteration, every.validation):
+                began = time.perf_counter()
+                validated = validation()
+                if validated is not None:
+                    hooks.report(Report("validation", iteration, validated, time.perf_counter() - began))
+                    write_metrics(validation_writer, validated, iteration)
+                    bests.take(iteration, _validation_loss(state.model, validated, iteration, checkpoints))
+                    if bests.age(iteration) >= every.patience * every.validation > 0:
+                        reason = "early"
+                        break
+            if _due(iteration, every.save):
+                log.info("iter %d saved: %s", iteration, checkpoints.save())
+                saved = iteration
+                write_picture(validation_writer, hooks.preview(), iteration)
+    end = int(state.iteration.numpy())
     # A run that was stopped before its first iteration has nothing to keep.
-    if saved != int(state.iteration.numpy()) and not (reason == "interrupted" and int(state.iteration.numpy()) == 0):
-        log.info("iter %d saved: %s", int(state.iteration.numpy()), checkpoints.save())
+    if saved != end and not (reason == "interrupted" and end == 0):
+        log.info("iter %d saved: %s", end, checkpoints.save())
     writer.flush()
     validation_writer.flush()
     return reason
@@ -142,8 +144,33 @@ def _due(iteration: int, every: int) -> bool:
     return every > 0 and iteration % every == 0
 
 
-def _validation_loss(model: PIMMS, metrics: Metrics) -> float:
-    return float(metrics.segmentation_loss if model.attention is not None else metrics.modality_loss)
+@contextmanager
+def _closed_in_the_end(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """The iterator, whose threads end with the loop, however that ends; those without any need no closing."""
+    try:
+        yield batches
+    finally:
+        getattr(batches, "close", lambda: None)()
+
+
+class _Bests:
+    """The best validation so far, those of the run that is resumed included, and the checkpoints of it."""
+
+    def __init__(self, checkpoints: Checkpoints | None) -> None:
+        self._checkpoints, self._iteration, self._loss = checkpoints, 0, math.inf
+        if checkpoints is not None:
+            self._iteration, self._loss = _best_so_far(checkpoints)
+
+    def take(self, iteration: int, loss: float) -> None:
+        """Keeps a validation that beats all before."""
+        if loss < self._loss:
+            self._iteration, self._loss = iteration, loss
+            if self._checkpoints is not None:
+                self._checkpoints.save(validation_loss=loss)
+
+    def age(self, iteration: int) -> int:
+        """Iterations since the best one."""
+        return iteration - self._iteration
 
 
 def _best_so_far(best: Checkpoints) -> tuple[int, float]:
@@ -154,6 +181,18 @@ def _best_so_far(best: Checkpoints) -> tuple[int, float]:
         return 0, math.inf
     # A best that lies ahead belongs to a run that was since taken up again further back.
     return (0, math.inf) if loss is None or iteration > int(best.iteration.numpy()) else (iteration, loss)
+
+
+def _validation_loss(model: PIMMS, metrics: Metrics, iteration: int, checkpoints: Checkpoints) -> float:
+    """The loss by which validations are compared.
+
+    Raises:
+        InputError: it is no finite number, or the total is none.
+    """
+    loss = float(metrics.segmentation_loss if model.attention is not None else metrics.modality_loss)
+    if not (math.isfinite(loss) and math.isfinite(float(metrics.total_loss))):
+        raise _no_number(f"the validation loss at iteration {iteration}", metrics, checkpoints)
+    return loss
 
 
 def _training_of(iteration: int, subjects: str) -> str:
@@ -170,19 +209,3 @@ def _no_number(what: str, metrics: Metrics, checkpoints: Checkpoints) -> InputEr
         f"{what} is not a finite number ({parts}); stopped before any checkpoint in {checkpoints.folder} was written "
         f"over: lower lr{last}, or look at the intensities of the scans"
     )
-
-
-def _write_summary(writer: tf.summary.SummaryWriter, metrics: Metrics, iteration: int) -> None:
-    with writer.as_default(step=iteration):
-        for name in Metrics._fields[:-1]:
-            tf.summary.scalar(name, getattr(metrics, name))
-        counts = np.asarray(metrics.confusion)
-        if counts.sum() > 0:
-            tf.summary.scalar("modality_accuracy", np.trace(counts) / counts.sum())
-            tf.summary.image("confusion", _confusion_picture(counts)[None])
-
-
-def _confusion_picture(counts: np.ndarray) -> np.ndarray:
-    # Rows are true modalities, each scaled to its own count; 16 pixels a cell, so that a viewer need not interpolate.
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return np.kron(shares, np.ones((16, 16)))[..., None].astype(np.float32)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Prediction, regularised_variables
-from pimms_tf.models.layers import share_statistics
+from pimms_tf.models.layers import sharing_statistics
 from pimms_tf.pipeline.batches import Batch
 from pimms_tf.training.devices import cluster_in, gather, over_workers
 from pimms_tf.training.losses import Loss, mean_weight_penalty, modality_cross_entropy
@@ -147,18 +147,18 @@ def make_train_step(
     """
     strategy = strategy or tf.distribute.get_strategy()
     variables = trained_variables(state.model, objective.freeze)
-    if strategy.num_replicas_in_sync > 1:
-        share_statistics(state.model, gather)
+    shared = gather if strategy.num_replicas_in_sync > 1 else None
 
     def replica_step(batch: Batch, weight: tf.Tensor, scale: tf.Tensor) -> tuple[Metrics, tf.Tensor]:
         changing = [] if loss_scale is None else _changing(state)
         before = [tf.convert_to_tensor(variable.value) for variable in changing]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
-            metrics = _losses(state.model, batch, weight, loss, objective, training=True)
-            share = metrics.total_loss / strategy.num_replicas_in_sync
-            share = share if loss_scale is None else share * scale
-        gradients = tape.gradient(share, [variable.value for variable in variables])
+        with sharing_statistics(shared):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch([variable.value for variable in variables])
+                metrics = _losses(state.model, batch, weight, loss, objective, training=True)
+                share = metrics.total_loss / strategy.num_replicas_in_sync
+                share = share if loss_scale is None else share * scale
+            gradients = tape.gradient(share, [variable.value for variable in variables])
         finite = tf.constant(True)
         if loss_scale is not None:
             overflowed = [tf.logical_not(tf.reduce_all(tf.math.is_finite(gradient))) for gradient in gradients]
@@ -222,7 +222,6 @@ def make_validation_step(
 def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
     if strategy.num_replicas_in_sync == 1:
         return tf.function(lambda *inputs: strategy.run(replica, args=inputs), reduce_retracing=True)
-    together = cluster_in(strategy) is not None
     local = len(strategy.extended.worker_devices)
 
     def own_rows(batch: Batch) -> Batch:
@@ -248,27 +247,39 @@ def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
         confusion = tf.cast(tf.reshape(total[num:], (side, side)), tf.int32)
         return Metrics(*tf.unstack(total[:num]), confusion), strategy.experimental_local_results(finite)[0]
 
-    if not together:
+    if cluster_in(strategy) is None:
         return tf.function(compute, reduce_retracing=True)
-    traced, everyone = [], over_workers(strategy)
+    return _TracedOnce(compute, over_workers(strategy))
 
-    def traced_once(batch: Batch, *numbers: tf.Tensor) -> tuple[Metrics, tf.Tensor]:
-        # A process that traces again, for windows of another size, would number its collective operations otherwise
-        # than the rest and wait for ever. Sizes in space therefore stay open; slots cannot, and must be as many.
+
+class _TracedOnce:
+    """A computation of several processes together, traced for the first batch and open to others in space.
+
+    A process that traces again, for windows of another size, would number its collective operations otherwise than the
+    rest and wait for ever. Sizes in space therefore stay open; slots cannot, and must be as many.
+    """
+
+    def __init__(self, compute: Callable, everyone: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._compute, self._everyone = compute, everyone
+        self._function: Callable | None = None
+        self._slots = 0
+
+    def __call__(self, batch: Batch, *numbers: tf.Tensor) -> tuple[Metrics, tf.Tensor]:
         slots = batch.scans.shape[-1]
-        check_equal_slots(traced[0][1:] if traced else everyone(np.array([slots], np.int32)).ravel().tolist(), slots)
-        if not traced:
-            rank = len(batch.label.shape) - 1
-            scans, valid, modality, label = (tf.TensorSpec(part.shape, part.dtype) for part in batch)
-            space = (None,) * rank
-            scans = tf.TensorSpec((scans.shape[0], *space, scans.shape[-1]), scans.dtype)
-            label = tf.TensorSpec((label.shape[0], *space), label.dtype)
-            scalar = tf.TensorSpec((), tf.float32)
-            signature = [Batch(scans, valid, modality, label), scalar, scalar]
-            traced.append((tf.function(compute, input_signature=signature), slots))
-        return traced[0][0](batch, *numbers)
+        if self._function is None:
+            check_equal_slots(self._everyone(np.array([slots], np.int32)).ravel().tolist(), slots)
+            self._function, self._slots = tf.function(self._compute, input_signature=_signature(batch)), slots
+        check_equal_slots([self._slots], slots)
+        return self._function(batch, *numbers)
 
-    return traced_once
+
+def _signature(batch: Batch) -> list:
+    """Of a batch with windows of any size, and of two numbers."""
+    scans, valid, modality, label = (tf.TensorSpec(part.shape, part.dtype) for part in batch)
+    space = (None,) * (len(label.shape) - 1)
+    scans = tf.TensorSpec((scans.shape[0], *space, scans.shape[-1]), scans.dtype)
+    label = tf.TensorSpec((label.shape[0], *space), label.dtype)
+    return [Batch(scans, valid, modality, label), *(tf.TensorSpec((), tf.float32),) * 2]
 
 
 def check_equal_slots(others: Sequence[int], slots: int) -> None:

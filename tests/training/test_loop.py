@@ -16,6 +16,7 @@ from pimms_tf.models import build_classifier, build_model
 from pimms_tf.pipeline.batches import Batch
 from pimms_tf.training import (
     Checkpoints,
+    Hooks,
     Intervals,
     Metrics,
     Objective,
@@ -105,7 +106,9 @@ def run(state, tmp_path, max_iter, every=NEVER, step=None, **options):
         "best": stored(state, tmp_path / "best"),
         "writer": NO_WRITER,
     }
-    return train(state, step or counting(state), **defaults | options, every=every, max_iter=max_iter)
+    hooks = {name: options.pop(name) for name in ("report", "stopped", "preview") if name in options}
+    options |= {"every": every, "max_iter": max_iter, "hooks": Hooks(**hooks)}
+    return train(state, step or counting(state), **defaults | options)
 
 
 class Recorded(list):
