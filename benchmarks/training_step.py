@@ -29,7 +29,7 @@ def ours(
     import tensorflow as tf
 
     from pimms_tf.models import build_model
-    from pimms_tf.pipeline.batches import Batch
+    from pimms_tf.pipeline.trays import Batch
     from pimms_tf.training import devices, exponential_decay, make_loss, make_train_step, new_state
 
     model = build_model("hemis", modalities, CLASSES, preset, recompute=recompute)

@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import foreground_locations, uniform_locations
-from pimms_tf.pipeline import entries
+from pimms_tf.pipeline import keys
 from pimms_tf.pipeline.cache import CachedLoader
 
 SHAPE = (181, 217, 181)
@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     grid = list(itertools.product(locate, arguments.windows_per_visit, arguments.batch_sizes))
     for _ in range(arguments.rounds):
         took["files"].append(load_all(plain))
-        entries._digests.clear()  # as if nobody had looked at the files before
+        keys._digests.clear()  # as if nobody had looked at the files before
         took["cache, new process"].append(load_all(cached))
         took["cache"].append(load_all(cached))
         for area, num, batch_size in grid:

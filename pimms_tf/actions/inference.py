@@ -28,7 +28,7 @@ from pimms_tf.inference.overlap import overlapped
 from pimms_tf.inference.records import Record, Records
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.cache import CachedLoader
-from pimms_tf.pipeline.entries import settings_key, subject_key
+from pimms_tf.pipeline.keys import settings_key, subject_key
 from pimms_tf.study import cohort, journal
 from pimms_tf.study.predicting import Network, arranged, segmented
 from pimms_tf.study.study import Study

@@ -17,7 +17,7 @@ from pimms_tf.files import replacing
 from pimms_tf.inference.preparation import PREPARATION_FILE, write_preparation
 from pimms_tf.pipeline.batches import BatchDataset
 from pimms_tf.pipeline.cache import CachedLoader, Prepared
-from pimms_tf.pipeline.entries import settings_key
+from pimms_tf.pipeline.keys import settings_key
 from pimms_tf.study import cohort, journal
 from pimms_tf.study.network import network, train_step, validation_step
 from pimms_tf.study.predicting import previewer, whole_volume_validation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pimms_tf.pipeline.batches import Batch
+    from pimms_tf.pipeline.trays import Batch
     from pimms_tf.training import Report
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
-"""Batch, and datasets of batches: subjects loaded, augmented and cut into windows by threads, in an order of their own.
+"""Datasets of batches: subjects loaded, augmented and cut into windows by threads, in an order of their own.
 
-What comes when is decided in `visits`, from the seed and a counter alone: results are equal for every number of
+What comes when is decided in `schedule`, from the seed and a counter alone: results are equal for every number of
 threads, and a run resumed after k batches sees what the uninterrupted run would have seen.
 """
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -18,26 +18,15 @@ import tensorflow as tf
 from pimms_tf.data.augmentation import Curriculum, draw_hidden, missing_slots
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
-from pimms_tf.pipeline.trays import Tray, Visit, check_locations
-from pimms_tf.pipeline.visits import Schedule, SubjectCache, Workers
+from pimms_tf.pipeline.memory import SubjectCache
+from pimms_tf.pipeline.schedule import Schedule
+from pimms_tf.pipeline.trays import Batch, Tray, Visit, check_locations
+from pimms_tf.pipeline.workers import Workers
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 
 Augment = Callable[[Subject, np.random.Generator], Subject]
 Locate = Callable[[Subject, np.random.Generator], np.ndarray]
-
-
-class Batch(NamedTuple):
-    """Windows of training: tensors, or arrays on their way to becoming tensors.
-
-    `scans` (batch, *space, scan) float32, `valid` (batch, scan) bool, `modality` (batch, scan) int32, -1 for unknown,
-    `label` (batch, *space) int32. `space` is what is left of x, y, z without axes of length 1.
-    """
-
-    scans: tf.Tensor
-    valid: tf.Tensor
-    modality: tf.Tensor
-    label: tf.Tensor
 
 
 class Loader(Protocol):
@@ -156,7 +145,7 @@ class _Pass:
                 self._workers.take(visit)
             finished = (schedule.visits(block).stop * schedule.windows_per_visit) // size
             for batch in range(number, finished):
-                yield Batch(*self._trays.pop(batch).windows())
+                yield self._trays.pop(batch).batch()
             number = max(number, finished)
             self._workers.release(len(needed))
 

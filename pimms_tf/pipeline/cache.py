@@ -2,8 +2,8 @@
 
     key = hash(files, settings, code)  →  entry there? map it  :  prepare, store, map it
 
-What is stored, and when an entry is no longer the right one, is decided in `entries`. Prepared scans are patient data:
-folders and files are made for their owner only.
+`keys` says what decides the key, `entry` how an entry is stored, `store` which ones stay. Prepared scans are patient
+data: folders and files are made for their owner only.
 """
 
 import logging
@@ -24,7 +24,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from pimms_tf.data.subjects import Subject
 from pimms_tf.errors import InputError
-from pimms_tf.pipeline.entries import Room, SubjectStore, Warned, file_states, subject_key
+from pimms_tf.pipeline.entry import Warned
+from pimms_tf.pipeline.keys import file_states, subject_key
+from pimms_tf.pipeline.store import Room, SubjectStore
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,31 @@
-"""Trays: batches as arrays that threads fill with windows, cut straight from the volumes they come from."""
+"""Batch, and trays: batches as arrays that threads fill with windows, cut straight from the volumes they come from."""
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pimms_tf.errors import InputError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-class Windows(NamedTuple):
-    """The fields of a `pipeline.Batch` as arrays, with all three axes of space."""
+    Values = tf.Tensor | np.ndarray
 
-    scans: np.ndarray  # (window, x, y, z, slot) float32
-    valid: np.ndarray  # (window, slot) bool
-    modality: np.ndarray  # (window, slot) int32
-    label: np.ndarray  # (window, x, y, z) int32
+
+class Batch(NamedTuple):
+    """Windows of training: tensors, or arrays on their way to becoming tensors.
+
+    `scans` (batch, *space, scan) float32, `valid` (batch, scan) bool, `modality` (batch, scan) int32, -1 for unknown,
+    `label` (batch, *space) int32. `space` is what is left of x, y, z without axes of length 1; while a tray is filled
+    it has all three.
+    """
+
+    scans: "Values"
+    valid: "Values"
+    modality: "Values"
+    label: "Values"
 
 
 class Visit(NamedTuple):
@@ -34,7 +44,7 @@ class Visit(NamedTuple):
         x0, y0, z0, x1, y1, z1 = self.locations[0]
         return x1 - x0, y1 - y0, z1 - z0, self.order.shape[1]
 
-    def cut(self, windows: Sequence[int], target: Windows, rows: Sequence[int]) -> None:
+    def cut(self, windows: Sequence[int], target: Batch, rows: Sequence[int]) -> None:
         """Writes these windows into rows of a batch of the same shape, whose scans and labels are zero there."""
         target.valid[rows], target.modality[rows] = self.shown[windows], self.modality[windows]
         for window, row in zip(windows, rows, strict=True):
@@ -52,8 +62,8 @@ class Tray:
 
     def __init__(self, num: int, empty_modality: int) -> None:
         self._num, self._empty_modality = num, empty_modality
-        self._batch: Windows | None = None
-        self._parts: list[tuple[Sequence[int], Windows]] = []
+        self._batch: Batch | None = None
+        self._parts: list[tuple[Sequence[int], Batch]] = []
         self._taking = threading.Lock()
 
     def fill(self, rows: Sequence[int], visit: Visit, windows: Sequence[int]) -> None:
@@ -66,7 +76,7 @@ class Tray:
             self._parts.append((rows, part))
         visit.cut(windows, part, rows if fits else range(len(rows)))
 
-    def windows(self) -> Windows:
+    def batch(self) -> Batch:
         """The batch once every row is filled, without axes of length 1."""
         batch = self._batch
         if any(part is not batch for _, part in self._parts):
@@ -77,7 +87,7 @@ class Tray:
             label=batch.label.reshape(self._num, *space),
         )
 
-    def _gathered(self) -> Windows:
+    def _gathered(self) -> Batch:
         """The batch with as many slots as its richest subject."""
         spaces = {tuple(n for n in part.label.shape[1:] if n != 1) for _, part in self._parts}
         if len(spaces) > 1:
@@ -95,10 +105,10 @@ class Tray:
         return batch
 
 
-def _zeros(num: int, shape: tuple[int, int, int, int], empty_modality: int) -> Windows:
+def _zeros(num: int, shape: tuple[int, int, int, int], empty_modality: int) -> Batch:
     """Arrays for ``num`` windows (x, y, z, slot) that hold nothing yet."""
     *space, slots = shape
-    return Windows(
+    return Batch(
         scans=np.zeros((num, *space, slots), np.float32),
         valid=np.zeros((num, slots), bool),
         modality=np.full((num, slots), empty_modality, np.int32),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from niftynet_compat import Config
 from pimms_tf.models import PIMMS, build_classifier, build_model
-from pimms_tf.pipeline.batches import Batch
+from pimms_tf.pipeline.trays import Batch
 from pimms_tf.study.study import Study
 from pimms_tf.study.task import Task, modality_decay
 from pimms_tf.training import (

@@ -19,7 +19,7 @@ from pimms_tf.inference import label_scores, modality_scores, orthogonal_slices,
 from pimms_tf.inference.segmentation import axis_across
 from pimms_tf.inference.slices import logits_beyond, reach_of, segment_slices
 from pimms_tf.models import PIMMS
-from pimms_tf.pipeline.visits import SubjectCache
+from pimms_tf.pipeline.memory import SubjectCache
 from pimms_tf.study.task import Task, border_of, check_arrangement, takes_slices, window_of
 from pimms_tf.training import Metrics
 

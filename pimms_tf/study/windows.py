@@ -14,7 +14,8 @@ from pimms_tf.data.windows import (
     uniform_locations,
     weighted_locations,
 )
-from pimms_tf.pipeline.batches import Batch, BatchDataset, Loader, training_batches, validation_batches
+from pimms_tf.pipeline.batches import BatchDataset, Loader, training_batches, validation_batches
+from pimms_tf.pipeline.trays import Batch
 from pimms_tf.study.study import Study
 from pimms_tf.study.task import resampling_of
 

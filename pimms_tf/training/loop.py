@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS
-from pimms_tf.pipeline.batches import Batch
+from pimms_tf.pipeline.trays import Batch
 from pimms_tf.training.checkpoints import Checkpoints, latest_iteration
 from pimms_tf.training.steps import Metrics, TrainingState
 from pimms_tf.training.summaries import write_metrics, write_picture

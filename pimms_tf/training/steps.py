@@ -14,7 +14,7 @@ import tensorflow as tf
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Prediction, regularised_variables
 from pimms_tf.models.layers import sharing_statistics
-from pimms_tf.pipeline.batches import Batch
+from pimms_tf.pipeline.trays import Batch
 from pimms_tf.training.devices import cluster_in, gather, over_workers
 from pimms_tf.training.losses import Loss, mean_weight_penalty, modality_cross_entropy
 from pimms_tf.training.schedules import Schedule

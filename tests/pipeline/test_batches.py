@@ -14,9 +14,11 @@ from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.subjects import Subject, SubjectLoader
 from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.errors import InputError
-from pimms_tf.pipeline.batches import Batch, training_batches, validation_batches
+from pimms_tf.pipeline.batches import training_batches, validation_batches
 from pimms_tf.pipeline.cache import CachedLoader
-from pimms_tf.pipeline.visits import Schedule, SubjectCache
+from pimms_tf.pipeline.memory import SubjectCache
+from pimms_tf.pipeline.schedule import Schedule
+from pimms_tf.pipeline.trays import Batch
 
 PLAIN = {"curriculum": "none"}
 

@@ -22,10 +22,11 @@ from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.data.subjects import Subject, SubjectLoader
 from pimms_tf.errors import InputError
-from pimms_tf.pipeline import cache, entries
+from pimms_tf.pipeline import cache, entry, keys, store
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, Use
-from pimms_tf.pipeline.entries import SubjectStore, subject_key
-from pimms_tf.pipeline.visits import MAX_MAPPED, SubjectCache
+from pimms_tf.pipeline.keys import subject_key
+from pimms_tf.pipeline.memory import MAX_MAPPED, SubjectCache
+from pimms_tf.pipeline.store import SubjectStore
 
 SHAPE = (9, 8, 7)
 AFFINE = np.array([[0, 1.5, 0, -9], [1.2, 0, 0, 4], [0, 0, 2, 1], [0, 0, 0, 1.0]])
@@ -185,7 +186,7 @@ def test_a_file_changed_within_its_size_and_time_is_noticed_at_once(images, fold
         for path in images.values():
             os.utime(path, (1e9, 1e9))
         now = time.time_ns()
-        monkeypatch.setattr(entries.time, "time_ns", lambda: now + 10**10)
+        monkeypatch.setattr(keys.time, "time_ns", lambda: now + 10**10)
     loader = CachedLoader(LOADER, folder)
     before, times = loader.load(images, "s1"), raw.stat()
     with raw.open("r+b") as stream:
@@ -227,6 +228,7 @@ CHANGED = {
     "reference": "T1",
     "keep_zeros": False,
     "far_plane": "zeroed",
+    "zero_background": True,
 }
 
 
@@ -258,12 +260,12 @@ def test_the_order_in_which_a_mapping_lists_its_keys_does_not_matter_but_that_of
 
 def test_a_change_of_the_code_or_a_library_makes_other_keys(images, monkeypatch):
     before = subject_key(LOADER, images, "")
-    for name, value in (("__version__", "0"), ("_MAGIC", b"another format")):
+    for name, value in (("__version__", "0"), ("MAGIC", b"another format")):
         with monkeypatch.context() as patch:
-            patch.setattr(entries.pimms_tf if name == "__version__" else entries, name, value)
-            entries._code.cache_clear()
+            patch.setattr(keys.pimms_tf if name == "__version__" else keys, name, value)
+            keys._code.cache_clear()
             assert subject_key(LOADER, images, "") != before
-    entries._code.cache_clear()
+    keys._code.cache_clear()
     assert subject_key(LOADER, images, "") == before
 
 
@@ -326,7 +328,7 @@ def spoilt(path, change):
     content = bytearray(path.read_bytes())
     change(content)
     path.write_bytes(content)
-    os.utime(path, (1e9, entries._STAMP_S))  # a disk error leaves no traces
+    os.utime(path, (1e9, entry.STAMP_S))  # a disk error leaves no traces
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_what_a_crash_left_behind_is_cleared_away_later(images, folder, monkeypa
     CachedLoader(LOADER, folder)
     assert scratch.exists()  # somebody may be writing there now
     now = time.time()
-    monkeypatch.setattr(entries.time, "time", lambda: now + 4000)
+    monkeypatch.setattr(keys.time, "time", lambda: now + 4000)
     CachedLoader(LOADER, folder)
     assert not scratch.exists()
     assert len(files_of(folder)) == 1
@@ -413,7 +415,7 @@ def test_two_processes_that_prepare_one_subject_at_once_are_both_served(images, 
     time.sleep(1.5)
     start.set()
     for process in processes:
-        process.join(30)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(folder.iterdir())) == 1
     assert_same(CachedLoader(counting, folder).load(images, "s1"), LOADER.load(images, "s1"))
@@ -478,7 +480,7 @@ def test_a_run_does_not_push_out_what_it_needs_again(images, folder, sized, coun
 
 
 def test_some_of_the_disk_is_left_free(images, folder, monkeypatch):
-    monkeypatch.setattr(entries, "RESERVED_BYTES", 2**60)
+    monkeypatch.setattr(store, "RESERVED_BYTES", 2**60)
     assert CachedLoader(LOADER, folder).load(images, "s0").subject_id == "s0"
     assert not files_of(folder)
 
@@ -505,7 +507,7 @@ def test_a_read_only_folder_still_gives_what_it_has(images, folder, counting, ca
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(entries, "write_entry", refuse)  # modes do not stop an administrator
+    monkeypatch.setattr(store, "write_entry", refuse)  # modes do not stop an administrator
     loader = CachedLoader(counting, folder)
     loader.load(images, "s1")
     assert counting.times() == 1
@@ -619,7 +621,7 @@ def test_mapped_subjects_stay_open_beside_the_memory_limit_but_not_without_end(i
     subjects = SubjectCache(["s0", "s1", "s2"], lambda name: loader.load(images, name), max_bytes=0)
     assert subjects.get(0) is subjects.get(0)
     assert isinstance(subjects.get(0).scans, np.memmap)
-    monkeypatch.setattr("pimms_tf.pipeline.visits.MAX_MAPPED", 1)
+    monkeypatch.setattr("pimms_tf.pipeline.memory.MAX_MAPPED", 1)
     assert subjects.get(1) is not subjects.get(1)
     assert MAX_MAPPED < 1024
 

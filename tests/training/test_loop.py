@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from pimms_tf.errors import InputError
 from pimms_tf.models import build_classifier, build_model
-from pimms_tf.pipeline.batches import Batch
+from pimms_tf.pipeline.trays import Batch
 from pimms_tf.training import (
     Checkpoints,
     Hooks,
