@@ -92,8 +92,8 @@ class SystemSection:
         "./dataset_split.csv",
         "subject,phase list, in model_dir",
         differs_at_default=True,
-        differs="a phase without subjects, or a list that shares none with the data, is an error; NiftyNet then took "
-        "all subjects",
+        differs="a list that shares no subject with the data, or lacks a phase that dataset_to_infer names, is an "
+        "error; NiftyNet then took all subjects",
         used_by="train inference evaluation",
     )
     event_handler: tuple[str, ...] = key(
@@ -367,11 +367,12 @@ class InferenceSection:
     dataset_to_infer: str = key(
         ini.to_str,
         "",
-        "phases; unset: inference, or all without a split",
+        "phases; unset: inference, or all (with a warning) if the split has none",
         *DATASETS,
         fold=True,
         several=True,
-        differs="several phases may be named, and one without subjects is an error; NiftyNet then took all subjects",
+        differs="several phases may be named, and a named one without subjects is an error; NiftyNet then took all "
+        "subjects",
         used_by="inference evaluation",
     )
     save_seg_dir: str = key(ini.to_str, "./output", "folder of results, in model_dir", used_by="inference evaluation")

@@ -160,7 +160,14 @@ def phase_subjects(
     _warn_of_strangers(subject_ids, split, source)
     present = {split[subject_id] for subject_id in known}
     if not wanted and Phase.INFERENCE not in present:
-        _log.warning("%s has no inference subject, so all %d subjects are taken", source, len(subject_ids))
+        trained = sum(split[subject_id] is not Phase.INFERENCE for subject_id in known)
+        _log.warning(
+            "%s has no inference subject, so all %d subjects are taken, %d of which training has looked at: scores of "
+            "these say nothing of new patients; name those that are meant in dataset_to_infer, or all",
+            source,
+            len(subject_ids),
+            trained,
+        )
         return list(subject_ids)
     for phase in wanted:
         if phase not in present:

@@ -694,7 +694,7 @@ from pimms_tf.pipeline.cache import CachedLoader
 from pathlib import Path
 
 if __name__ == "__main__":
-    loader = CachedLoader(Counting({notes!r}, seconds=30), Path({folder!r}), num_processes=1)
+    loader = CachedLoader(Counting({notes!r}, seconds=1000), Path({folder!r}), num_processes=1)
     loader._is_slow = True
     loader.load({images!r}, "s1")
 """
@@ -706,7 +706,7 @@ def test_killing_the_parent_leaves_no_orphans(images, folder, tmp_path):
     names = {name: str(path) for name, path in images.items()}
     script.write_text(ORPHANS.format(path=path, notes=str(notes), folder=str(folder), images=names))
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
-    deadline = time.time() + 30
+    deadline = time.time() + 300
     while time.time() < deadline and not (notes.exists() and notes.read_text().endswith("\n")):
         time.sleep(0.05)
     reader = int(notes.read_text().split()[1])
