@@ -15,7 +15,7 @@ from niftynet_compat.subjects.folders import Column, files_of_section
 from niftynet_compat.subjects.names import pieces_of
 from pimms_tf.errors import ConfigError, Mistake
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def discover(inputs: Mapping[str, InputSection], may_lack: Collection[str] = ())
         if reason and section.referenced and name not in may_lack:
             mistakes.append(Mistake(reason))
         elif reason:
-            _log.warning("section [%s] is left aside: %s", name, reason)
+            log.warning("section [%s] is left aside: %s", name, reason)
             unmatched.append(Unmatched(name, None, reason))
     mistakes += map(Mistake, _moved(columns))
     if inputs and not mistakes and not columns:
@@ -110,7 +110,7 @@ def discover(inputs: Mapping[str, InputSection], may_lack: Collection[str] = ())
         for subject_id in ids
     )
     for message in (*similar_ids(files), *_joined_without_punctuation(subjects, inputs)):
-        _log.warning("%s", message)
+        log.warning("%s", message)
     return Discovery(subjects, {name: len(column) for name, column in files.items()}, tuple(unmatched))
 
 

@@ -15,7 +15,7 @@ from niftynet_compat.subjects.lists import csv_rows
 from pimms_tf.errors import ConfigError
 from pimms_tf.files import write_text
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Phase(str, enum.Enum):
@@ -161,7 +161,7 @@ def phase_subjects(
     present = {split[subject_id] for subject_id in known}
     if not wanted and Phase.INFERENCE not in present:
         trained = sum(split[subject_id] is not Phase.INFERENCE for subject_id in known)
-        _log.warning(
+        log.warning(
             "%s has no inference subject, so all %d subjects are taken, %d of which training has looked at: scores of "
             "these say nothing of new patients; name those that are meant in dataset_to_infer, or all",
             source,
@@ -182,9 +182,9 @@ def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], s
     unlisted = [subject_id for subject_id in subject_ids if subject_id not in split]
     without_data = sorted(set(split) - set(subject_ids))
     if unlisted:
-        _log.warning("%s does not list %d subjects, such as %s; they are left out", source, len(unlisted), unlisted[0])
+        log.warning("%s does not list %d subjects, such as %s; they are left out", source, len(unlisted), unlisted[0])
     if without_data:
-        _log.warning("%s lists %d subjects without data, such as %s", source, len(without_data), without_data[0])
+        log.warning("%s lists %d subjects without data, such as %s", source, len(without_data), without_data[0])
 
 
 def _wanted(phases: str | Sequence[str]) -> list[Phase] | None:

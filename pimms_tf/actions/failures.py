@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from pimms_tf.errors import InputError
-from pimms_tf.evaluation.results import some_of
+from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
 

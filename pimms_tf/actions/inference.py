@@ -21,7 +21,6 @@ from pimms_tf.data.intensity import LabelMapping, unmap_labels
 from pimms_tf.data.subjects import Subject, SubjectLoader
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import modality_subsets
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.files import sweep
 from pimms_tf.inference import ResultFolder, image_name, subset_folder, write_class_table
 from pimms_tf.inference.overlap import overlapped
@@ -35,6 +34,7 @@ from pimms_tf.study.study import Study
 from pimms_tf.study.task import Task, notes, real_modalities, write_settings
 from pimms_tf.study.trained import trained_model
 from pimms_tf.training import devices
+from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 from niftynet_compat import Config, ModelDir, ini_text, write_split
 from pimms_tf.actions.watched import WatchedBatches
 from pimms_tf.data.subjects import SubjectLoader
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.files import replacing
 from pimms_tf.inference.preparation import PREPARATION_FILE, write_preparation
 from pimms_tf.pipeline.batches import BatchDataset
@@ -38,6 +37,7 @@ from pimms_tf.training import (
     new_state,
 )
 from pimms_tf.training import train as run_loop
+from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
 

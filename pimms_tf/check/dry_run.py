@@ -32,10 +32,10 @@ from pimms_tf.check.report import (
 from pimms_tf.check.windows import check_windows
 from pimms_tf.data.intensity import LabelMapping, foreground_mask
 from pimms_tf.errors import InputError
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
 from pimms_tf.study.study import Study, inference_study, training_study, with_learnt
+from pimms_tf.wording import some_of
 
 
 def check_config(

@@ -15,8 +15,8 @@ from pimms_tf.data.formats import NIBABEL_SUFFIXES, PICTURE_SUFFIXES
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, read_image_header
 from pimms_tf.errors import InputError
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.study.cohort import grouped
+from pimms_tf.wording import some_of
 
 Progress = Callable[[int, int], None]  # files read, files in all
 

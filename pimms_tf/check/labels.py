@@ -9,9 +9,9 @@ from niftynet_compat import Config, read_label_mapping
 from pimms_tf.check.files import FileFacts
 from pimms_tf.check.report import Report
 from pimms_tf.data.intensity import LabelMapping
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.study.mappings import label_rules
 from pimms_tf.study.task import Task, real_modalities
+from pimms_tf.wording import some_of
 
 
 class _Value(NamedTuple):

@@ -9,9 +9,9 @@ from niftynet_compat import Config
 from pimms_tf.check.report import Report
 from pimms_tf.data.windows import grid_locations, resolve_window
 from pimms_tf.errors import InputError
-from pimms_tf.evaluation.results import some_of
 from pimms_tf.study.study import Axes3, Study
 from pimms_tf.study.task import Task
+from pimms_tf.wording import some_of
 
 _REACH = {"paper": 17, "paper_5x5": 9, "highres_1x1": 5}  # voxels to one side that a voxel's answer depends on
 

@@ -14,7 +14,7 @@ import numpy as np
 from pimms_tf.data.grids import Grid, is_too_large, mm_per_unit, print_affine, print_numbers
 from pimms_tf.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mgh", ".mgz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -185,7 +185,7 @@ def _nibabel_grid(image: nib.spatialimages.SpatialImage, path: Path) -> Grid:
         repaired = repaired_affine(affine, qform, zooms_mm, num_axes)
         if repaired is not affine:
             used = "the qform" if repaired is qform else f"the voxel sizes {print_numbers(zooms_mm)} mm"
-            logger.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
+            log.warning("%s: its sform and its voxel sizes contradict each other; using %s", path, used)
             affine, qform = repaired, None
     return Grid(shape, affine, sform_code, qform_code, qform, units, num_axes=min(num_axes, 3))
 

@@ -11,7 +11,7 @@ from pimms_tf.data.grids import print_numbers
 from pimms_tf.data.intensity import LabelMapping, map_labels
 from pimms_tf.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _ROUNDING = 1e-3  # how far from a whole number a value may be that stands for it
 
@@ -77,7 +77,7 @@ class LabelRules:
                 " map them by label_normalisation."
             )
         if found.unlisted:
-            logger.warning(
+            log.warning(
                 "%s has label values %s that the mapping does not list; they become 0", source, found.unlisted
             )
         classes = np.rint(label) if self.mapping is None else map_labels(label, self.mapping)

@@ -46,7 +46,7 @@ from pimms_tf.data.intensity import (
 from pimms_tf.data.labels import LabelRules, whole_numbers
 from pimms_tf.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Axcodes = tuple[str, str, str]
 Spacing = tuple[float, float, float]
@@ -427,7 +427,7 @@ class SubjectLoader:
             return
         centred = [name for slot, name in sections.items() if is_centred(scans[..., slot])]
         if centred:
-            logger.warning(
+            log.warning(
                 "%s: much of %s lies below 0, as after a standardisation, so that the foreground above 0 is a part of "
                 "the head; zero_background = True in [PIMMS] shifts such scans, or give another foreground_type",
                 patient.name,

@@ -14,13 +14,13 @@ from pimms_tf.evaluation.results import (
     SubjectResult,
     csv_text,
     read_results,
-    some_of,
     subset_name,
     write_csv,
 )
 from pimms_tf.evaluation.statistics import Summary, WilcoxonResult, paired_wilcoxon, summarise
+from pimms_tf.wording import some_of
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _SIGNIFICANT = 0.01
 _LOWER_IS_BETTER = ("asd_mm", "hd95_mm", "volume_difference_percent")
 _NO_TEST = WilcoxonResult(math.nan, math.nan, math.nan, 0, 0)
@@ -212,7 +212,7 @@ def _compare_subset(
     left_out = values_a.keys() ^ values_b.keys()
     if left_out:
         message = "%s: %d subjects have results of one model only and are left out: %s"
-        _LOG.warning(message, subset_name(subset), len(left_out), some_of(left_out))
+        log.warning(message, subset_name(subset), len(left_out), some_of(left_out))
     pair = [[values[subject_id] for subject_id in common] for values in (values_a, values_b)]
     alternative = "less" if metric in _LOWER_IS_BETTER else "greater"
     return Comparison(subset, metric, *map(summarise, pair), paired_wilcoxon(*pair, alternative))

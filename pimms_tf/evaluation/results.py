@@ -30,8 +30,9 @@ from pimms_tf.evaluation.metrics import (
     wmh_h95_mm,
 )
 from pimms_tf.files import replacing
+from pimms_tf.wording import some_of
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
         )
     for missing, what in ((references.keys() - common, "segmentation"), (inferred.keys() - common, "reference")):
         if missing:
-            _LOG.warning("%d subjects have no %s and are not evaluated: %s", len(missing), what, some_of(missing))
+            log.warning("%d subjects have no %s and are not evaluated: %s", len(missing), what, some_of(missing))
     pairs = [FilePair(subject_id, Path(references[subject_id]), Path(inferred[subject_id])) for subject_id in common]
     copies = [pair.subject_id for pair in pairs if _are_copies(pair)]
     if copies:
-        _LOG.warning(
+        log.warning(
             "%d segmentations are copies of their references, byte for byte, and will score 1: %s; check what the "
             "section of the inferred images finds",
             len(copies),
@@ -181,13 +182,6 @@ def read_results(path: Path) -> list[SubjectResult]:
 def subset_name(subset: tuple[str, ...]) -> str:
     """How messages and tables call a subset of scans."""
     return "+".join(subset) or "all scans"
-
-
-def some_of(names: Iterable[str], most: int = 5) -> str:
-    """The first few names in order and how many more there are; "none" for none."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) + more) or "none"
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:

@@ -28,7 +28,7 @@ from pimms_tf.pipeline.entry import Warned
 from pimms_tf.pipeline.keys import file_states, subject_key
 from pimms_tf.pipeline.store import Room, SubjectStore
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT_BYTES = 32 * 2**30
 # A process takes about a second to start, so what is quick to prepare is prepared by the thread that asks.
@@ -150,7 +150,7 @@ class CachedLoader:
         if readers is not None:
             readers.close()
         if self._known:
-            logger.info("%s", self)
+            log.info("%s", self)
 
     def __str__(self) -> str:
         room, use = self.room(), self._use
@@ -185,7 +185,7 @@ class CachedLoader:
             self._go_without(outcome.message)
         elif outcome.state == "no room" and not self._is_full:
             self._is_full = True
-            logger.warning(
+            log.warning(
                 "the cache of prepared scans %s is full with its %.3g GiB, or the disk is; further subjects are "
                 "prepared anew each time: raise [PIMMS] cache_gib, or make room",
                 self._store.folder,
@@ -197,7 +197,7 @@ class CachedLoader:
             known, self._is_full = self._is_full, True
             self._is_off = not self._store.folder.is_dir()
         if not known:
-            logger.warning(
+            log.warning(
                 "the cache of prepared scans %s cannot be written (%s); subjects are prepared anew each time: name "
                 "another folder in [PIMMS] cache, or set it to off",
                 self._store.folder,
@@ -300,7 +300,7 @@ class _Readers:
             outcome = self._pool.submit(_prepare_apart, self._store, loader, images, subject_id).result()
         except BrokenProcessPool:
             if not self._is_broken:
-                logger.warning("a process that prepares scans was killed, of want of memory perhaps; going on without")
+                log.warning("a process that prepares scans was killed, of want of memory perhaps; going on without")
             self._is_broken = True
             return None
         if outcome.state == "mistake":

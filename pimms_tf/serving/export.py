@@ -27,7 +27,7 @@ from pimms_tf.inference.preparation import PREPARATION_FILE, Preparation, ScanSl
 
 _EARLIER_FILE = "preprocessing.json"  # what exports had instead of the record of preparation
 
-_logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PYTHON_OPERATIONS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 _SIZES = {2: ((24, 24), (31, 18), (17, 40)), 3: ((12, 12, 12), (16, 9, 13))}
@@ -110,7 +110,7 @@ def export_saved_model(
         raise InputError(
             f"version {version} cannot be written into {directory} ({reason}): free space, or choose another folder"
         ) from error
-    _logger.info("Exported %d variables to %s", len(model.variables), path)
+    log.info("Exported %d variables to %s", len(model.variables), path)
     return path
 
 

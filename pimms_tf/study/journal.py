@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NAMES = {"SEGMENTATION": "Segmentation", "CLASSIFICATION": "Classification", "MULTITASK": "Multitask"}
 
 _journal = logging.getLogger(JOURNAL)
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None
             _journal.info("[%s] using existing csv file %s, skipped filenames search", name, section.csv_file)
             continue
         if path in results or inputs.owner_of(path):
-            _log.warning("[%s] the list of files found is not written, because %s is in use", name, path)
+            log.warning("[%s] the list of files found is not written, because %s is in use", name, path)
             continue
         _journal.info('`csv_file = ` not found, writing to "%s" instead.', path)
         if path.is_file():
@@ -92,7 +92,7 @@ def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None
         try:
             write_file_list(path, files)
         except OSError as error:
-            _log.warning("[%s] the list of files found is not written: %s: %s", name, path, error.strerror)
+            log.warning("[%s] the list of files found is not written: %s: %s", name, path, error.strerror)
 
 
 def files_by_section(found: Discovery) -> dict[str, dict[str, Path]]:
