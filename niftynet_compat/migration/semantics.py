@@ -62,6 +62,7 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
         )
     rows |= _network(config, ours)
     rows |= _whole_slices(config, given, ours)
+    rows |= _whole_scans(config, given)
     for key, verbs in _STACKED.items():
         if len(config.sources(key)) > 1:
             rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True, verbs)
@@ -137,6 +138,28 @@ def _whole_slices(config: Config, given: set[tuple[str, str]], ours: str | None)
     text = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS] cuts windows"
     keys = [("INFERENCE", key) for key in ("spatial_window_size", "border")]
     return {key: Difference(text, True, ("inference",)) for key in keys if key in given}
+
+
+def _whole_scans(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    """Windows and borders of inference where scans are classified, which are those of segmentation.
+
+    Source: `niftynet/application/classification_application.py`, which zooms every volume to the window and looks at no
+    border; it knows no other `window_sampling` than resize.
+    """
+    if config.task_name != "CLASSIFICATION":
+        return {}
+    text = "a classifier looks at slices of each scan as they are; window_sampling = resize zooms them to the window"
+    if config.network.window_sampling == "resize":
+        text = (
+            "slices are zoomed to the window and the scores of the central ones averaged; NiftyNet zoomed the volume "
+            "to the window and scored that"
+        )
+    uncut = "nothing is cut off what a classifier looks at, as in NiftyNet"
+    rows = {
+        ("INFERENCE", "spatial_window_size"): Difference(text, True, ("inference",)),
+        ("INFERENCE", "border"): Difference(uncut, False, ("inference",)),
+    }
+    return {key: row for key, row in rows.items() if key in given}
 
 
 def _label_window(config: Config) -> dict[tuple[str, str], Difference]:

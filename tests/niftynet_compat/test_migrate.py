@@ -505,6 +505,26 @@ def test_windows_at_inference_are_said_not_to_be_cut_where_they_are_not(tmp_path
         assert (row.changes_results and row.sentence.startswith(WINDOWS_AT_INFERENCE)) is is_said
 
 
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        ("uniform", "a classifier looks at slices of each scan as they are; window_sampling = resize zooms them"),
+        ("resize", "slices are zoomed to the window and the scores of the central ones averaged; NiftyNet zoomed the"),
+    ],
+)
+def test_what_a_classifier_makes_of_windows_and_borders_at_inference_is_said(tmp_path, sampling, sentence):
+    text = PLAIN.replace("pimms_online", f"resnet\nwindow_sampling = {sampling}").replace(
+        "SEGMENTATION", "CLASSIFICATION"
+    )
+    text = text.replace("[INFERENCE]\n", "[INFERENCE]\nborder = 5\nspatial_window_size = (16, 16, 1)\n")
+    report = report_on(tmp_path, text)
+    window, border = (status(report, "INFERENCE", key) for key in ("spatial_window_size", "border"))
+    assert window.sentence.startswith(sentence)
+    assert window.changes_results
+    assert border.sentence == "nothing is cut off what a classifier looks at, as in NiftyNet"
+    assert not border.changes_results
+
+
 def test_where_uniform_windows_lie_is_said_though_the_key_is_left_out(tmp_path):
     sentence = "centres of uniform windows lie in slices that show brain unless sampling_area = all in [PIMMS]"
     old = PLAIN.replace("pimms_online", "singletask_pimms_3d").replace("(16, 16, 1)", "(16, 16, 16)")
