@@ -67,7 +67,7 @@ def network():
 
 def our_slices(shape: Sequence[int]) -> Callable[[], object]:
     from pimms_tf.inference import label_scores
-    from pimms_tf.study.predicting import Network
+    from pimms_tf.inference.network import Network
 
     one, ours = subject(shape), Network(network())
     return lambda: ours.segment_slices(one, label_scores(one, len(MODALITIES)))
@@ -75,7 +75,7 @@ def our_slices(shape: Sequence[int]) -> Callable[[], object]:
 
 def our_windows(shape: Sequence[int]) -> Callable[[], object]:
     from pimms_tf.inference import label_scores, segment
-    from pimms_tf.study.predicting import Network
+    from pimms_tf.inference.network import Network
 
     one, ours = subject(shape), Network(network())
     window, border = _window(shape), (17, 17, 0)

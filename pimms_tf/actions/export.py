@@ -25,7 +25,7 @@ def export(config: Config, directory: Path, version: int | None = None) -> Path:
     devices.prepare_machine(config.pimms.device_threads)
     model = trained_model(config, task)
     loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
-    preparation, prove = preparation_of(config, task, loader), functools.partial(_prove, model)
+    preparation, prove = preparation_of(config, task, loader.mapping), functools.partial(_prove, model)
     return export_saved_model(model, directory, version, preparation, prove)
 
 

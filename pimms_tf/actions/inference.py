@@ -25,11 +25,12 @@ from pimms_tf.files import sweep
 from pimms_tf.inference import ResultFolder, image_name, subset_folder, write_class_table
 from pimms_tf.inference.overlap import overlapped
 from pimms_tf.inference.records import Record, Records
+from pimms_tf.inference.segmenter import Segmenter
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.cache import CachedLoader
 from pimms_tf.pipeline.keys import settings_key, subject_key
 from pimms_tf.study import cohort, journal
-from pimms_tf.study.predicting import Network, arranged, segmented
+from pimms_tf.study.predicting import arranged, segmenter_of
 from pimms_tf.study.study import Study
 from pimms_tf.study.task import Task, notes, real_modalities, write_settings
 from pimms_tf.study.trained import trained_model
@@ -74,7 +75,7 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
         run = _Run(
             study=study,
             cached=cached,
-            network=Network(model, done),
+            segmenter=segmenter_of(study, model, done),
             outputs=outputs,
             key=_key_of(study, model),
             resume=resume,
@@ -171,7 +172,7 @@ class _Run:
 
     study: Study
     cached: SubjectLoader | CachedLoader
-    network: Network
+    segmenter: Segmenter
     outputs: Mapping[Subset, _Output]
     key: str  # of weights and settings
     resume: bool
@@ -207,13 +208,8 @@ class _Run:
         journal.grid_sampling(part.scans.shape, self.study.window)
         names = _scan_names(self.study.task, files, [content.order[slot] for slot in slots])
         inference, began = self.study.config.inference, time.perf_counter()
-        scores, image = segmented(
-            self.study.config,
-            self.study.task,
-            self.network,
+        scores, image = self.segmenter(
             part,
-            self.study.window,
-            self.study.border,
             probabilities=self.study.config.task.output_prob,
             order=inference.output_interp_order,
             fill=inference.fill_constant,

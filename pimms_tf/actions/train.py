@@ -20,7 +20,6 @@ from pimms_tf.pipeline.keys import settings_key
 from pimms_tf.study import cohort, journal
 from pimms_tf.study.network import network, train_step, validation_step
 from pimms_tf.study.predicting import previewer, whole_volume_validation
-from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.study import Study, check_volumes, with_learnt
 from pimms_tf.study.task import remark_on_modality_loss, write_settings
 from pimms_tf.study.trained import warm_start
@@ -131,7 +130,7 @@ def _begun(study: Study, strategy: tf.distribute.Strategy, chief: bool, held: Ex
             write_settings(study.config)
             with replacing(root / "settings_training.ini") as temporary:
                 temporary.write_text(ini_text(study.config), encoding="utf-8")
-            write_preparation(preparation_of(study.config, study.task, study.loader), root / PREPARATION_FILE)
+            write_preparation(study.preparation, root / PREPARATION_FILE)
     return study
 
 
@@ -220,7 +219,7 @@ def _preview(
 ) -> Callable[[], np.ndarray | None]:
     if not draws:
         return lambda: None
-    return previewer(study.config, study.task, loader, state.model, (study.validation or study.training)[0])
+    return previewer(study, loader, state.model, (study.validation or study.training)[0])
 
 
 def _num_gpus(config: Config) -> int | None:
@@ -247,7 +246,7 @@ def _validation(
     """One pass over the validation subjects: windows of them, or with do_whole_volume_validation all of each."""
     config, subjects = study.config, study.validation
     if config.training.do_whole_volume_validation:
-        validate = whole_volume_validation(config, study.task, loader, state.model, subjects)
+        validate = whole_volume_validation(study, loader, state.model, subjects)
         return lambda: Metrics(*devices.as_chief(strategy, validate())) if subjects else None
     check = validation_step(study, state, strategy)
     held_out = validation_windows(study, loader, _whole_batch(study, strategy))

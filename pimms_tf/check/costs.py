@@ -14,7 +14,7 @@ from pimms_tf.data.images import read_image_header
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.models import PIMMS
 from pimms_tf.study.network import network, train_step
-from pimms_tf.study.predicting import Network, arranged, segmented
+from pimms_tf.study.predicting import arranged, segmenter_of
 from pimms_tf.study.study import Study
 from pimms_tf.study.task import real_modalities
 from pimms_tf.study.windows import training_windows
@@ -84,14 +84,14 @@ def measure_inference(study: Study, report: Report) -> None:
     """Segments up to two subjects in memory with random weights; says what the whole cohort will take."""
     config, task, subjects = study.config, study.task, study.used
     devices.prepare_machine(config.pimms.device_threads)
-    compiled = Network(network(task))
+    segmenter = segmenter_of(study, network(task))
     seconds = []
     for files in subjects[:2]:
         began = time.perf_counter()
         _, subject = arranged(config, study.loader.load(files.images, files.subject_id))
         if not subject.valid.any():
             continue
-        segmented(config, task, compiled, subject, study.window, study.border)
+        segmenter(subject)
         seconds.append(time.perf_counter() - began)
     if not seconds:
         report.remark(COSTS, "idxs_to_drop leaves the first subjects without any scan")

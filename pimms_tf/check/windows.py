@@ -9,6 +9,7 @@ from niftynet_compat import Config
 from pimms_tf.check.report import Report
 from pimms_tf.data.windows import grid_locations, resolve_window
 from pimms_tf.errors import InputError
+from pimms_tf.inference.segmentation import axis_across
 from pimms_tf.study.study import Axes3, Study
 from pimms_tf.study.task import Task
 from pimms_tf.wording import some_of
@@ -29,7 +30,7 @@ def check_windows(study: Study, shapes: Mapping[str, Axes3], report: Report, top
     rows = []
     for shape, count in counts.most_common():
         who = [subject_id for subject_id, each in shapes.items() if each == shape]
-        windows = [_num_windows(shape, window, study.border)] if cuts_grid else []
+        windows = [_num_windows(shape, _cut(study, shape), study.border)] if cuts_grid else []
         rows.append([" x ".join(map(str, shape)), count, who[0], *windows])
     columns = ("prepared shape", "subjects", "such as")
     report.table(topic, (*columns, "windows") if cuts_grid else columns, rows)
@@ -37,6 +38,14 @@ def check_windows(study: Study, shapes: Mapping[str, Axes3], report: Report, top
         _check_fit(config, window, shapes, report, topic)
     elif cuts_grid:
         _say_border(study.task, window, study.border, list(counts), report, topic)
+
+
+def _cut(study: Study, shape: Axes3) -> Axes3:
+    """The window that a volume is cut into: one voxel thick where the network looks at slices."""
+    if study.config.pimms.spatial_rank == 3:
+        return study.window
+    across = axis_across(study.window, shape)
+    return tuple(1 if axis == across else size for axis, size in enumerate(study.window))
 
 
 def _check_fit(config: Config, window: Axes3, shapes: Mapping[str, Axes3], report: Report, topic: str) -> None:
@@ -70,6 +79,7 @@ def _check_fit(config: Config, window: Axes3, shapes: Mapping[str, Axes3], repor
 
 def _num_windows(shape: Axes3, window: Axes3, border: Axes3) -> int:
     full = [size <= 0 for size in window]
+    border = [0 if size == 1 else voxels for size, voxels in zip(window, border, strict=True)]
     padded = [n + 2 * (0 if whole else b) for n, b, whole in zip(shape, border, full, strict=True)]
     size = [n if whole else size for n, size, whole in zip(padded, window, full, strict=True)]
     grown = [max(n, length) for n, length in zip(padded, size, strict=True)]

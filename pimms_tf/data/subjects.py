@@ -358,9 +358,7 @@ class SubjectLoader:
         """The image oriented and resampled to `place`; the first image decides where that is."""
         oriented, shape = self._oriented(image, name, place, patient)
         with _named(patient, name):
-            prepared = resample_to_shape(
-                oriented, shape, self.orders.get(name, order), self.keep_zeros, self.far_plane
-            )
+            prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros, self.far_plane)
         return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
 
     def _oriented(

@@ -161,7 +161,7 @@ class Preparation:
         }
         obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
         if method == "slices" and obstacle is not None:
-            raise InputError(f"inference_mode = slices cannot be had with {obstacle}; take windows, or auto")
+            raise InputError(f"inference_mode = slices in [PIMMS] cannot be had with {obstacle}; take windows, or auto")
         return obstacle is None and (method == "slices" or self.preset != "niftynet2018")
 
     def slot_of(self, name: str) -> ScanSlot:
@@ -187,7 +187,7 @@ class Preparation:
             InputError: histograms are standardised, and a name is that of no scan with landmarks.
         """
         names = tuple(slot.name for slot in self.scans) if names is None else tuple(names)
-        slots = {name: self.slot_of(name) for name in names}
+        slots = {name: self.slot_of(name) for name in dict.fromkeys(names)}
         without = [name for name, slot in slots.items() if not slot.landmarks]
         if self.standardises and without:
             known = ", ".join(slot.name for slot in self.scans if slot.landmarks)
@@ -212,7 +212,7 @@ class Preparation:
             norm_type=self.norm_type,
             cutoff=self.cutoff,
             scans=names,
-            modality=tuple(slot.modality for slot in slots.values()),
+            modality=tuple(slots[name].modality for name in names),
             orders={name: slot.order for name, slot in slots.items()},
             null_class=self.null_class,
             label=None,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from niftynet_compat import (
@@ -24,7 +24,8 @@ from niftynet_compat.paths import expanded, first_file
 from niftynet_compat.subjects.lists import distinct_values, read_value_list
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, default_folder
-from pimms_tf.study.task import Task, real_modalities, resampling_of
+from pimms_tf.study.preparing import scans_of
+from pimms_tf.study.task import Task, real_modalities
 from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
@@ -213,34 +214,25 @@ def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str
 
 
 def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoader:
-    """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`."""
-    network, as_niftynet = config.network, resampling_of(config) == "niftynet"
-    sections = [name for name in (*task.scans, task.label, task.sampler) if name is not None]
-    return SubjectLoader(
-        axcodes={name: tuple(config.inputs[name].axcodes) or None for name in sections},
-        pixdim_mm={name: tuple(config.inputs[name].pixdim[:3]) or None for name in sections},
-        padding=network.volume_padding_size,
-        padding_mode=network.volume_padding_mode,
-        padding_to=None if not any(network.volume_padding_to_size) else network.volume_padding_to_size,
-        zero_background=config.pimms.zero_background,
-        keep_zeros=not as_niftynet,
-        far_plane="zeroed" if as_niftynet else "interpolated",
-        foreground=network.foreground_type if network.normalise_foreground_only else None,
-        fusion=network.multimod_foreground_type,
-        norm_type=network.norm_type,
-        cutoff=tuple(network.cutoff),
-        whitening=network.whitening,
-        scans=task.scans,
+    """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`.
+
+    Scans are prepared as the record in the model folder says; the rest is what only a configuration speaks of.
+    """
+    sections = {name: config.inputs[name] for name in (*task.scans, task.label, task.sampler) if name is not None}
+    weighs = needs_label and config.network.window_sampling in ("weighted", "balanced")
+    return replace(
+        scans_of(config, task).subject_loader(),
+        axcodes={name: tuple(section.axcodes) or None for name, section in sections.items()},
+        pixdim_mm={name: tuple(section.pixdim[:3]) or None for name, section in sections.items()},
+        orders={name: section.interp_order for name, section in sections.items()},
+        loader={name: section.loader for name, section in sections.items()},
+        reference=config.pimms.reference or None,
         modality=task.slot_modality,
-        label=task.label if needs_label else None,
-        weight=task.sampler if needs_label and network.window_sampling in ("weighted", "balanced") else None,
         modality_image=task.modality_image if reads_modalities(config, task) else None,
-        null_class=task.null_class,
-        orders={name: config.inputs[name].interp_order for name in sections},
-        loader={name: config.inputs[name].loader for name in sections},
+        label=task.label if needs_label else None,
         num_classes=task.num_classes if needs_label else None,
         require_label=needs_label,
-        reference=config.pimms.reference or None,
+        weight=task.sampler if weighs else None,
     )
 
 

@@ -13,9 +13,11 @@ from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import check_border, resolve_window
 from pimms_tf.errors import InputError
+from pimms_tf.inference.preparation import Preparation
 from pimms_tf.study import cohort, mappings, task
 from pimms_tf.study.cohort import Cohort
 from pimms_tf.study.overwriting import refuse_overwriting, results_of_inference
+from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import Task
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,11 @@ class Study:
         return tuple(files for part in self.phases.values() for files in part)
 
     @property
+    def preparation(self) -> Preparation:
+        """The record of how scans are prepared, and of the network and its use at inference."""
+        return preparation_of(self.config, self.task, self.loader.mapping)
+
+    @property
     def resumes(self) -> bool:
         """Whether training goes on from a checkpoint."""
         return self.config.training.starting_iter != 0
@@ -128,9 +135,11 @@ def inference_study(config: Config, heed: Heed = let_through) -> Study:
     asked, window, border, whole_slices, codes = task.task_of(config), None, (0, 0, 0), False, None
     with heed(SETTINGS):
         window = task.window_of(config, "inference")
+        task.check_slices(config, asked, window)
         border = _checked_border(config, window)
-    with heed(SETTINGS):
-        whole_slices = task.takes_slices(config, asked)
+    if window is not None:
+        with heed(SETTINGS):
+            whole_slices = _takes_slices(config, asked)
     _check_settings(config, asked, heed, asked.segments and config.task.label_normalisation)
     with heed(SETTINGS):
         task.check_subsets(config, asked)
@@ -207,6 +216,13 @@ def _checked_border(config: Config, window: Axes3) -> Axes3:
     if config.network.window_sampling != "resize":
         check_border([size if size > 0 else 2**31 for size in window], border)
     return border
+
+
+def _takes_slices(config: Config, asked: Task) -> bool:
+    try:
+        return preparation_of(config, asked).takes_slices(config.pimms.inference_mode)
+    except InputError as error:
+        raise ConfigError(f"{config.path}: {error}") from None
 
 
 def _check_validation(config: Config, phases: Mapping[Phase, tuple[SubjectFiles, ...]]) -> None:

@@ -215,6 +215,17 @@ def check_rank(config: Config, window: tuple[int, int, int]) -> None:
         raise ConfigError(f"{config.path}: {complaint}")
 
 
+def check_slices(config: Config, task: Task, window: tuple[int, int, int]) -> None:
+    """Windows of inference are slices, or can be cut into some, where the network looks at slices.
+
+    Raises:
+        ConfigError: they are thick along all axes.
+    """
+    cuts = task.segments and config.pimms.spatial_rank == 2 and config.network.window_sampling != "resize"
+    if cuts and all(size > 1 for size in window):
+        raise ConfigError(f"{config.path}: {rank_complaint(window, 2)}")
+
+
 def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, int]:
     """What inference cuts off each side of a window: `border`, but nothing along axes where it is one voxel thick.
 
@@ -224,32 +235,6 @@ def border_of(config: Config, window: tuple[int, int, int]) -> tuple[int, int, i
     if border != tuple(config.inference.border):
         log.warning("border %s becomes %s: windows %s are one voxel thick", config.inference.border, border, window)
     return border
-
-
-def takes_slices(config: Config, task: Task) -> bool:
-    """Whether volumes are segmented by whole slices, as `[PIMMS] inference_mode` says, rather than by windows.
-
-    "auto" takes slices wherever it can, but windows with the preset niftynet2018, which is there to give what the
-    released code gave, seams and zero-padded edges included.
-
-    Raises:
-        ConfigError: slices are asked for, but something else in the configuration can only be done with windows.
-    """
-    asked = config.pimms.inference_mode
-    if asked == "windows" or not task.segments:
-        return False
-    obstacles = {
-        "spatial_rank = 3": config.pimms.spatial_rank == 3,
-        "window_sampling = resize": config.network.window_sampling == "resize",
-        "classifier_scope = window": config.pimms.classifier_scope == "window" and task.variant != "hemis",
-        "mask_scope = batch": task.choices["mask_scope"] == "batch",
-    }
-    obstacle = next((text for text, is_there in obstacles.items() if is_there), None)
-    if asked == "slices" and obstacle is not None:
-        raise ConfigError(
-            f"{config.path}: inference_mode = slices in [PIMMS] cannot be had with {obstacle}; take windows, or auto"
-        )
-    return obstacle is None and (asked == "slices" or config.pimms.preset != "niftynet2018")
 
 
 def check_subsets(config: Config, task: Task) -> None:

@@ -11,10 +11,11 @@ import pytest
 from niftynet_compat import ConfigError, load_config
 from pimms_tf.actions import inference
 from pimms_tf.actions.sharding import Shard
+from pimms_tf.commands.cli import main
 from pimms_tf.errors import InputError
 from pimms_tf.files import kernel_id
 from pimms_tf.study import inference_study
-from pimms_tf.study.task import takes_slices, task_of
+from pimms_tf.study.task import task_of
 from pimms_tf.study.trained import trained_model
 
 ALL = {"dataset_to_infer": "all"}
@@ -310,8 +311,7 @@ def test_the_command_line_knows_shards_merges_and_reruns(cohort, capsys):
 )
 def test_whole_slices_are_taken_where_they_give_the_same_as_windows_should(study, words, expected):
     study.write(NETWORK={"name": "hemis"})
-    config = configured(study, *words)
-    assert takes_slices(config, task_of(config)) is expected
+    assert prepared(study, *words).whole_slices is expected
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,24 @@ def test_whole_slices_are_taken_where_they_give_the_same_as_windows_should(study
     ],
 )
 def test_slices_that_cannot_be_had_are_refused(study, words, obstacle):
-    config = configured(study, "--inference_mode", "slices", *words)
-    with pytest.raises(ConfigError, match=f"cannot be had with {obstacle}; take windows, or auto"):
-        takes_slices(config, task_of(config))
+    with pytest.raises(ConfigError, match=f"x.ini: .* cannot be had with {obstacle}; take windows, or auto"):
+        prepared(study, "--inference_mode", "slices", *words)
+
+
+def test_a_full_length_along_z_is_segmented_slice_by_slice(cohort, caplog):
+    masks = []
+    for window in ("(24, 24, 1)", "(24, 24, 0)"):
+        cohort.write(NETWORK={"name": "hemis"}, INFERENCE={"spatial_window_size": window, "border": "(6, 6, 0)"})
+        assert main(["check", "x.ini", "--action", "inference", "--fast", "--inference_mode", "windows"]) == 0
+        inference.inference(prepared(cohort, "--inference_mode", "windows"))
+        masks.append(contents(output(cohort), ".nii.gz"))
+    assert masks[0] == masks[1]
+
+
+def test_windows_that_are_thick_everywhere_are_refused_for_slices_before_any_subject(study):
+    study.write(NETWORK={"name": "hemis"}, INFERENCE={"spatial_window_size": "(24, 24, 8)"})
+    with pytest.raises(ConfigError, match=r"x.ini: spatial_window_size = \(24, 24, 8\) is a volume, but the network"):
+        prepared(study, "--spatial_rank", "2")
 
 
 def test_slices_and_windows_with_a_wide_border_give_the_same_files(cohort):

@@ -126,7 +126,7 @@ def test_the_record_of_a_configuration_prepares_scans_as_the_configuration_does(
     config = load_config(study.write(T1={"interp_order": 1}), action="inference")
     task = task_of(config)
     loader = mappings.with_mappings(cohort.subject_loader(config, task, needs_label=False), config, task)
-    recorded = Preparation.from_json(preparation_of(config, task, loader).to_json())
+    recorded = Preparation.from_json(preparation_of(config, task, loader.mapping).to_json())
     files = cohort.find_cohort(config, task, needs_label=False).subjects[0]
     ours, theirs = (each.load(files.images, files.subject_id) for each in (recorded.subject_loader(), loader))
     for field in fields(ours):

@@ -219,7 +219,7 @@ def test_landmarks_on_file_go_on_record_with_the_scans_they_are_of(study):
     config.histogram_file.parent.mkdir(parents=True)
     write_mapping(config.histogram_file, {name: np.arange(13.0) + n for n, name in enumerate(("T1", "T2", "FLAIR"))})
     loader = mappings.with_landmarks(cohort.subject_loader(config, task, needs_label=False), config, task)
-    record = preparation_of(config, task, loader)
+    record = preparation_of(config, task, loader.mapping)
     assert record.modalities == ("empty", "PD", "FLAIR", "T1", "T2")
     found = [(slot.name, record.modalities[slot.modality], slot.landmarks[:1]) for slot in record.scans]
     assert found == [("T1", "T1", (0.0,)), ("T2", "T2", (1.0,)), ("FLAIR", "FLAIR", (2.0,))]
