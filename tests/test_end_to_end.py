@@ -562,7 +562,7 @@ def test_a_signal_ends_training_with_a_checkpoint_from_which_it_goes_on(study, s
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == code, complaint
     assert complaint == ""
-    assert "--starting_iter -1 goes on" in said
+    assert "--resume goes on" in said
     (reached,) = (int(path.stem.rpartition("-")[2]) for path in (study.folder / "model" / "models").glob("*.index"))
     assert reached >= 3
     assert study("train", "x.ini", "--starting_iter", "-1", "--max_iter", str(reached + 1)) == 0

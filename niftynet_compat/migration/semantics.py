@@ -94,6 +94,8 @@ def _start(config: Config) -> dict[tuple[str, str], Difference]:
             "turns into a model_dir of ours; training and inference stop at them"
         )
         return {("SYSTEM", "model_dir"): Difference(text, False)}
+    if config.pimms.resume:
+        return {}
     if training.starting_iter == 0 and present:
         text = (
             f"model_dir holds checkpoints up to iteration {present[-1]}, so training refuses; NiftyNet wrote over them"

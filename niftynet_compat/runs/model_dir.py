@@ -65,6 +65,18 @@ class ModelDir:
             raise ConfigError(self._nothing_to_start_from(f"{path} has no line `model_checkpoint_path`"))
         return int(number[1])
 
+    def newest(self) -> int | None:
+        """Returns the latest complete checkpoint: the one that is named as such, or the highest; None without any.
+
+        Without a name there is one if a process was killed at its first save, between checkpoint and name.
+        """
+        present = self.iterations()
+        try:
+            named = self.latest_iteration()
+        except ConfigError:
+            named = None
+        return named if named in present else max(present, default=None)
+
     def resolve(self, starting_iter: int, *, zero_is_random: bool = True) -> int:
         """Returns the iteration meant by `starting_iter`: below 0 the latest checkpoint, N that very one.
 
@@ -103,7 +115,7 @@ class ModelDir:
         if not present:
             return
         whose = "NiftyNet's checkpoints" if self.is_niftynets(present[-1]) else "checkpoints"
-        way = self._import(present[-1]) if whose != "checkpoints" else "give --starting_iter -1 to go on"
+        way = self._import(present[-1]) if whose != "checkpoints" else "set [PIMMS] resume = True to go on"
         raise ConfigError(
             f"model_dir {self.root} holds {whose} up to iteration {present[-1]} and starting_iter = 0 would write over "
             f"them; {way}, or give another model_dir"

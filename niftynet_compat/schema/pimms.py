@@ -90,6 +90,11 @@ class PimmsSection:
     double_softmax: bool | None = key(ini.to_bool, None, "softmax inside the network and again in the loss")
     sampling_area: str = key(ini.to_str, "foreground", "where window centres lie", "foreground", "all")
     early_stopping: bool = key(ini.to_bool, False, "stop after patience validations without a better loss")
+    resume: bool = key(
+        ini.to_bool,
+        False,
+        "train: go on from the latest checkpoint, or begin where there is none; inference: pass over subjects done",
+    )
     use_best: bool = key(ini.to_bool, False, "infer with the checkpoint of the lowest validation loss, not by number")
     subsets: bool = key(ini.to_bool, False, "run every subset of the scans")
     distance: str = key(ini.to_str, "mm", "unit of distances", "mm", "niftynet")

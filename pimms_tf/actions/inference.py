@@ -266,7 +266,7 @@ def _key_of(study: Study, model: PIMMS) -> str:
     """A hash of everything but the subject that decides what a result looks like, and of some things that do not."""
     config = study.config
     # Shards may keep prepared scans on a disk of their own, and be followed by those of another phase.
-    pimms = replace(config.pimms, cache="", cache_gib=0.0)
+    pimms = replace(config.pimms, cache="", cache_gib=0.0, resume=False)
     inference, prepared = replace(config.inference, dataset_to_infer=""), settings_key(study.loader)
     told = (__version__, study.task, config.network, inference, config.task, pimms, prepared, study.codes)
     key = hashlib.blake2b(repr(told).encode(), digest_size=16)

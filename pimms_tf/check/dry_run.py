@@ -59,7 +59,7 @@ def check_config(
         for mistake in inspection.findings.mistakes:
             report.mistake(SETTINGS, str(mistake))
         if report.exit_code < Level.MISTAKE:
-            _check(inspection.config, fast, progress, bring_tensorflow, report)
+            _check(tasks.resumed(inspection.config), fast, progress, bring_tensorflow, report)
     return report
 
 

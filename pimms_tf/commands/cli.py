@@ -23,7 +23,7 @@ from pimms_tf.commands.migrate_cli import add_verbs
 from pimms_tf.commands.progress import INTERRUPTED, StopSignals, counting, progress
 from pimms_tf.errors import InputError
 from pimms_tf.study import journal
-from pimms_tf.study.task import task_of
+from pimms_tf.study.task import resumed, task_of
 
 _QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -146,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("-a", "--app", metavar="APP", help="net_segment, …, if the file has several task sections")
         return sub
 
-    verb("train", _train, "train the network that an INI file describes")
+    sub = verb("train", _train, "train the network that an INI file describes")
+    sub.add_argument("--resume", action="store_true", help="go on from the latest checkpoint, if there is one")
     for name, run, text in (
         ("inference", _inference, "segment subjects with a trained network"),
         ("evaluation", _evaluation, "score segmentations against reference labels"),
@@ -218,9 +219,8 @@ def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Con
     path = arguments.conf
     if path is None:
         raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
-    if getattr(arguments, "subsets", False):
-        words = [*words, "--subsets=True"]
-    config = load_config(path, words, arguments.app, action)
+    flags = [f"--{name}=True" for name in ("subsets", "resume") if getattr(arguments, name, False)]
+    config = resumed(load_config(path, [*words, *flags], arguments.app, action))
     announce(config)
     return config
 
@@ -286,7 +286,7 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
         reason = train(training_study(config), journal.also(report, config), stop.requested, report.prepared)
     if reason != "interrupted":
         return 0
-    logging.getLogger(__name__).warning("stopped; --starting_iter -1 goes on from here")
+    logging.getLogger(__name__).warning("stopped; --resume goes on from here")
     return stop.exit_code
 
 
@@ -301,7 +301,7 @@ def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
         merge(inference_study(config), arguments.merge)
         return 0
     with journal.application(config):
-        inference(inference_study(config), shard, arguments.resume)
+        inference(inference_study(config), shard, config.pimms.resume)
     return 0
 
 

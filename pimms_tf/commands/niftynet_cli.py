@@ -18,6 +18,7 @@ from pimms_tf.commands.cli import announce, guarded, import_tensorflow
 from pimms_tf.commands.progress import StopSignals
 from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
+from pimms_tf.study.task import resumed
 
 _FAILED = 1
 _USAGE = 2
@@ -55,9 +56,11 @@ def _run(call: Call) -> int:
     with journal.application(config):
         if call.action == "training":
             return _train(config)
-        summary = inference(inference_study(config)) if call.action == "inference" else evaluation(config)
-    if summary:
-        print(summary)
+        if call.action == "inference":
+            inference(inference_study(config), resume=config.pimms.resume)
+            return 0
+        summary = evaluation(config)
+    print(summary)
     return 0
 
 
@@ -78,7 +81,7 @@ def _config(call: Call) -> Config:
     if call.config is None:
         action = {"training": "train"}.get(call.action, call.action)
         raise ConfigError(f"no configuration file is given; write {call.program} {action} -c CONFIG.ini")
-    config = load_config(call.config, call.options, call.application, call.action)
+    config = resumed(load_config(call.config, call.options, call.application, call.action))
     # Scripts around these commands look for the files that NiftyNet's last release wrote, under their names.
     pimms, evaluation = config.pimms, config.evaluation
     if pimms.output_names == "auto":

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from niftynet_compat import Config, ConfigError, ModelDir, resolve_network, settings_text
 from niftynet_compat.settings.requirements import rank_complaint
@@ -275,6 +275,34 @@ def check_arrangement(config: Config, num_scans: int) -> None:
 
 def real_modalities(task: Task) -> tuple[str, ...]:
     return task.modalities[1:] if task.null_class else task.modalities
+
+
+def resumed(config: Config) -> Config:
+    """The configuration of a training, with the `starting_iter` that `[PIMMS] resume` makes of its own.
+
+    Where model_dir holds a checkpoint that is the latest one, and where it holds none, -1 becomes 0: so one command
+    line serves the first start and every later one.
+
+    Raises:
+        ConfigError: `vars_to_restore` is set and it cannot be known whether the latest checkpoint is the one to take
+            these variables from, or one of this training's own.
+    """
+    if not config.pimms.resume or config.action != "training":
+        return config
+    training, newest = config.training, ModelDir(config.model_dir).newest()
+    start = max(training.starting_iter, 0) if newest is None else newest or -1  # 0 would be random weights
+    if training.vars_to_restore and newest is not None:
+        if training.starting_iter <= 0:
+            raise ConfigError(
+                f"{config.path}: vars_to_restore with resume needs the number of the checkpoint that these variables "
+                f"come from; set starting_iter to it, such as {newest}"
+            )
+        # What lies behind that number this training has written itself, and all of it goes on.
+        if newest != training.starting_iter:
+            training = replace(training, vars_to_restore="")
+    what = "there is no checkpoint, so training begins" if newest is None else f"goes on from iteration {newest}"
+    log.info("resume: %s", what)
+    return replace(config, training=replace(training, starting_iter=start))
 
 
 def notes(config: Config) -> ModelDir:

@@ -314,7 +314,7 @@ def _lost(cluster: Cluster, message: str) -> list[int]:
 def _farewell(cluster: Cluster, lost: list[int]) -> str:
     return (
         f"{cluster.named(lost)} stopped answering, so {cluster.named([cluster.index])} cannot go on: look at the end "
-        "of its log, then start all workers again with --starting_iter -1"
+        "of its log, then start all workers again with [PIMMS] resume = True"
     )
 
 

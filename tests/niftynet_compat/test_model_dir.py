@@ -56,6 +56,15 @@ def test_starting_iter_is_resolved_as_in_niftynet(tmp_path, asked, iteration):
     assert with_checkpoints(tmp_path, 3, 20, latest="model.ckpt-20").resolve(asked) == iteration
 
 
+@pytest.mark.parametrize(
+    ("present", "named", "newest"),
+    [((), None, None), ((3, 20), "model.ckpt-3", 3), ((3, 20), None, 20), ((3, 20), "model.ckpt-25", 20)],
+)
+def test_the_newest_checkpoint_is_the_named_one_or_else_the_highest(tmp_path, present, named, newest):
+    names = {"latest": named} if named else {}
+    assert with_checkpoints(tmp_path, *present, **names).newest() == newest
+
+
 def test_zero_is_a_checkpoint_like_others_for_inference(tmp_path):
     folder = with_checkpoints(tmp_path, 0, 3, latest="model.ckpt-3")
     assert folder.resolve(0, zero_is_random=False) == 0
@@ -93,7 +102,7 @@ def test_a_checkpoint_of_niftynets_is_known_by_its_names_and_the_way_to_convert_
     # One of ours has our names in the same format.
     index.write_bytes(b"\0\x05\x01pimms/backend_0" + RELEASED.read_bytes()[-48:])
     assert folder.resolve(-1) == 3
-    with pytest.raises(ConfigError, match="holds checkpoints up to iteration 3 .*give --starting_iter -1 to go on"):
+    with pytest.raises(ConfigError, match=r"checkpoints up to iteration 3 .*set \[PIMMS\] resume = True to go on"):
         folder.check_unused()
 
 

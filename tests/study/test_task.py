@@ -15,6 +15,7 @@ from pimms_tf.study import cohort, mappings, network, training_study
 from pimms_tf.study import task as tasks
 from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.study import check_volumes
+from pimms_tf.study.task import resumed
 from pimms_tf.study.windows import training_windows, validation_windows
 
 
@@ -24,6 +25,48 @@ def config_of(study, action="train", **changes):
 
 def task_of(study, action="train", **changes):
     return tasks.task_of(config_of(study, action, **changes))
+
+
+# Where training starts
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "start"),
+    [((), 0, 0), ((), -1, 0), ((), 7, 7), ((5, 9), 0, 9), ((5, 9), -1, 9), ((5, 9), 5, 9), ((0,), 0, -1)],
+)
+def test_a_training_that_resumes_takes_the_latest_checkpoint_or_begins(study, present, asked, start):
+    (study.folder / "model" / "models").mkdir(parents=True)
+    for number in present:
+        (study.folder / "model" / "models" / f"model.ckpt-{number}.index").touch()
+    changes = {"TRAINING": {"starting_iter": asked}, "PIMMS": {"resume": True}}
+    assert resumed(config_of(study, **changes)).training.starting_iter == start
+    changes["PIMMS"]["resume"] = False
+    assert resumed(config_of(study, **changes)).training.starting_iter == asked
+
+
+def test_variables_of_another_training_are_taken_at_the_first_start_alone(study):
+    changes = {"TRAINING": {"starting_iter": 5, "vars_to_restore": "backend"}, "PIMMS": {"resume": True}}
+    (study.folder / "model" / "models").mkdir(parents=True)
+    (study.folder / "model" / "models" / "model.ckpt-5.index").touch()
+    assert resumed(config_of(study, **changes)).training.vars_to_restore == "backend"
+    (study.folder / "model" / "models" / "model.ckpt-6.index").touch()
+    assert resumed(config_of(study, **changes)).training.vars_to_restore == ""
+    changes["TRAINING"]["starting_iter"] = -1
+    with pytest.raises(ConfigError, match="vars_to_restore with resume needs the number of the checkpoint .*such as 6"):
+        resumed(config_of(study, **changes))
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_one_command_serves_the_first_start_and_every_later_one(study, capsys):
+    for number in (1, 2):
+        assert study("train", "x.ini", "--resume", "--max_iter", str(number)) == 0
+    said = capsys.readouterr().out
+    assert "resume: there is no checkpoint, so training begins" in said
+    assert "resume: goes on from iteration 1" in said
+    assert sorted(path.stem for path in (study.folder / "model" / "models").glob("*.index")) == [
+        "model.ckpt-1",
+        "model.ckpt-2",
+    ]
 
 
 # Tasks
