@@ -68,6 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from niftynet_compat import load_config
+    from pimms_tf.actions.stopping import StopSignals
     from pimms_tf.actions.train import train
     from pimms_tf.commands.demo import write_subjects
     from pimms_tf.study import training_study
@@ -84,7 +85,7 @@ def main() -> None:
         write_subjects(folder, 4, 3.0, 0)
         path = folder / "steady.ini"
         path.write_text(CONFIG.format(folder=folder, iterations=arguments.iterations), encoding="utf-8")
-        train(training_study(load_config(path, action="train")), report, lambda: False)
+        train(training_study(load_config(path, action="train")), report, StopSignals())
     first = None
     for end in (100, 1000, 10_000):
         if end > len(seconds):

@@ -570,6 +570,23 @@ def test_a_signal_ends_training_with_a_checkpoint_from_which_it_goes_on(study, s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_asked_for_while_the_queue_fills_ends_at_once_and_leaves_no_checkpoint(study, sent, code):
+    # A queue that takes minutes to fill.
+    study.write(NETWORK={"queue_length": 40000}, TRAINING={"sample_per_volume": 1, "do_elastic_deformation": True})
+    process = start(study, "train", "x.ini", "--resume")
+    for line in process.stdout:
+        if line.startswith("max_iter = "):
+            break
+    process.send_signal(sent)
+    said, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (code, "")
+    assert "training iter" not in said
+    assert "stopped before the first iteration was done, so there is nothing to save" in said
+    assert not list((study.folder / "model" / "models").iterdir())
+
+
+@pytest.mark.slow
 def test_a_resumed_training_equals_one_that_was_never_interrupted_bit_for_bit(study):
     study.write(PIMMS={"device_threads": 1}, TRAINING={"random_flipping_axes": "0, 1"})
     for model, runs in (("whole", [("0", "4")]), ("pieces", [("0", "2"), ("-1", "4")])):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from niftynet_compat import Config, ModelDir, ini_text, write_split
+from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.actions.watched import WatchedBatches
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.files import replacing
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 def train(
     study: Study,
     report: Callable[[Report], None],
-    stopped: Callable[[], bool],
+    stop: StopSignals,
     prepared: Callable[[Prepared], None] | None = None,
 ) -> str:
     """Trains the study's network; returns "finished", "early" or "interrupted".
@@ -71,11 +72,14 @@ def train(
         devices.check_equal_start(strategy, state.model, int(state.iteration.numpy()))
         step = train_step(study, state, strategy)
         batches = _batches(study, loader, state, strategy)
-        watched = WatchedBatches(batches, study.task.num_classes if study.task.segments else 0)
+        # Several processes look for a stop together, between two iterations.
+        left_at_once = stop.unless_asked if devices.cluster_in(strategy) is None else lambda work: work()
+        watched = WatchedBatches(batches, study.task.num_classes if study.task.segments else 0, left_at_once)
+        validate = _validation(study, loader, state, strategy)
         _say_amount_of_work(study, state, strategy)
         hooks = Hooks(
-            report=watched.watching(report if chief else lambda done: None),
-            stopped=devices.agreed(strategy, stopped),
+            report=watched.watching(lambda done: _report(done, stop, report if chief else None)),
+            stopped=devices.agreed(strategy, stop.requested),
             preview=_preview(study, loader, state, chief),
             subjects_in=_naming_subjects(study, batches),
         )
@@ -84,7 +88,7 @@ def train(
             state,
             step,
             watched,
-            _validation(study, loader, state, strategy),
+            lambda: left_at_once(validate),
             checkpoints,
             writer,
             _intervals(config),
@@ -97,6 +101,12 @@ def train(
         watched.say_times()
         devices.wait_for_all(strategy)  # who leaves before the last file is written would be taken for dead
     return reason
+
+
+def _report(done: Report, stop: StopSignals, report: Callable[[Report], None] | None) -> None:
+    stop.begun()
+    if report is not None:
+        report(done)
 
 
 def _plan(study: Study) -> dict[str, str]:

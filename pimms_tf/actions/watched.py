@@ -17,10 +17,18 @@ _LOOKS = 50  # batches in which each class should have come
 
 
 class WatchedBatches:
-    """Batches as they come; `num_classes` is that of the labels, 0 for training that looks at none."""
+    """Batches as they come; `num_classes` is that of the labels, 0 for training that looks at none.
 
-    def __init__(self, batches: "Iterable[Batch]", num_classes: int) -> None:
-        self._batches, self._num_classes = batches, num_classes
+    `awaiting` is given what waits for the next batch and returns it; where it returns None the batches end.
+    """
+
+    def __init__(
+        self,
+        batches: "Iterable[Batch]",
+        num_classes: int,
+        awaiting: "Callable[[Callable[[], Batch | None]], Batch | None]" = lambda work: work(),
+    ) -> None:
+        self._batches, self._num_classes, self._awaiting = batches, num_classes, awaiting
         self._waits: list[float] = []
         self._iterations: list[float] = []
         self._seen: set[int] = set()
@@ -29,7 +37,7 @@ class WatchedBatches:
         iterator = iter(self._batches)
         while True:
             began = time.perf_counter()
-            batch = next(iterator, None)
+            batch = self._awaiting(lambda: next(iterator, None))
             if batch is None:
                 return
             self._waits.append(time.perf_counter() - began)

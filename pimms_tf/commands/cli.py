@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,9 +19,10 @@ from niftynet_compat.settings.command_line import join_signed, split_config
 from niftynet_compat.spelling import nearest
 from pimms_tf import __version__
 from pimms_tf.actions.sharding import read_shard, write_batch_script
+from pimms_tf.actions.stopping import INTERRUPTED, StopSignals
 from pimms_tf.commands.completion import SHELLS, completion_script, options_of
 from pimms_tf.commands.migrate_cli import add_verbs
-from pimms_tf.commands.progress import INTERRUPTED, StopSignals, counting, progress
+from pimms_tf.commands.progress import counting, progress
 from pimms_tf.errors import InputError
 from pimms_tf.study import journal
 from pimms_tf.study.task import resumed, task_of
@@ -281,12 +283,12 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.actions.train import train
     from pimms_tf.study import training_study
 
-    stop = StopSignals()
-    with journal.application(config), stop, progress(config.training.max_iter) as report:
-        reason = train(training_study(config), journal.also(report, config), stop.requested, report.prepared)
-    if reason != "interrupted":
+    stop, reason = StopSignals(), "at once"
+    with suppress(KeyboardInterrupt), journal.application(config), stop, progress(config.training.max_iter) as report:
+        reason = train(training_study(config), journal.also(report, config), stop, report.prepared)
+    if reason in ("finished", "early"):
         return 0
-    logging.getLogger(__name__).warning("stopped; --resume goes on from here")
+    logging.getLogger(__name__).warning("%s", stop.farewell(is_saved=reason == "interrupted"))
     return stop.exit_code
 
 

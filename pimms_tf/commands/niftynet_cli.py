@@ -14,8 +14,8 @@ from niftynet_compat.schema.programs import application_section
 from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTIONS, shown
 from niftynet_compat.settings.command_line import PROGRAMS, Asked, Call, parse_command
 from pimms_tf import __version__
+from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.commands.cli import announce, guarded, import_tensorflow
-from pimms_tf.commands.progress import StopSignals
 from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
 from pimms_tf.study.task import resumed
@@ -70,7 +70,10 @@ def _train(config: Config) -> int:
 
     stop = StopSignals()
     with stop:
-        reason = train(training_study(config), journal.reporter(config), stop.requested)
+        try:
+            reason = train(training_study(config), journal.reporter(config), stop)
+        except KeyboardInterrupt:
+            reason = "interrupted"
     if reason != "interrupted":
         return 0
     logging.getLogger(JOURNAL).warning("User cancelled application")

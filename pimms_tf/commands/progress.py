@@ -1,43 +1,10 @@
-"""What a run shows while it trains, and how it is asked to stop: progress lines and signals."""
+"""What a run shows while it trains: progress lines."""
 
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TextIO
-
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
-_TERMINATED = 143  # 128 + SIGTERM
-
-
-class StopSignals(AbstractContextManager):
-    """Turns SIGINT or SIGTERM into a request to stop after the current iteration; a second one stops at once."""
-
-    def __init__(self) -> None:
-        # Whoever was not asked himself stops for another worker, whom the queue told to end.
-        self.exit_code, self._asked = _TERMINATED, False
-        self._previous: dict[signal.Signals, object] = {}
-
-    def requested(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: object) -> None:
-        if self.requested():
-            raise KeyboardInterrupt
-        self.exit_code, self._asked = INTERRUPTED if number == signal.SIGINT else _TERMINATED, True
-        logging.getLogger(__name__).warning("stopping after this iteration; again to stop at once")
 
 
 def progress(max_iter: int) -> AbstractContextManager:
