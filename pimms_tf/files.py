@@ -4,13 +4,15 @@ What is being written lies in a scratch folder beside its place, `.NAME.xxxxxxxx
 process that is killed leaves the scratch folder; `sweep` removes those whose writers are gone.
 """
 
+import csv
 import errno
+import io
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +25,7 @@ except ImportError:  # a system without such locks
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _MARK = ".writer"  # in each scratch folder; locked by its writer, and says under which kernel that lock holds
 _STALE_S = 3600
+_FORMULA = re.compile(r"[=+@\t\r]|-(?![\w.-]*$)")  # a minus before a number or a plain name is none
 
 
 @contextmanager
@@ -83,6 +86,22 @@ def write_text(path: str | Path, text: str) -> Path:
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
     return Path(path)
+
+
+def csv_text(rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows of texts as comma-separated lines.
+
+    Texts that a spreadsheet would compute get an apostrophe in front, which tells it that they are texts.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(["'" + cell if is_formula(cell) else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def is_formula(text: str) -> bool:
+    """Returns whether a spreadsheet would compute a text instead of showing it, apostrophes in front left aside."""
+    return _FORMULA.match(text.lstrip("'")) is not None
 
 
 def sweep(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pimms_tf import files
-from pimms_tf.files import disk_complaint, replacing, sweep, write_text
+from pimms_tf.files import csv_text, disk_complaint, is_formula, replacing, sweep, write_text
 
 
 def test_a_file_takes_its_place_when_the_block_ends_and_leaves_nothing_else(tmp_path):
@@ -146,3 +146,15 @@ def test_what_no_lock_speaks_for_is_swept_after_an_hour(tmp_path, monkeypatch, m
 
 def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
     sweep(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["=1+1|cmd", "+1", "@sum", "-1+1|cmd", "-(1)", "\t=1"])
+def test_cells_that_a_spreadsheet_would_compute_are_marked_as_text(text):
+    assert is_formula(text)
+    assert csv_text([["a", text]]) == f"a,'{text}\n"
+
+
+@pytest.mark.parametrize("text", ["", "sub-01", "-01", "-1.5", "-1e-05", "_a", "1+1", "é", "a=b", "-T1.nii.gz"])
+def test_numbers_and_names_stand_in_tables_as_they_are(text):
+    assert not is_formula(text)
+    assert csv_text([["a", text]]) == f"a,{text}\n"

@@ -178,6 +178,21 @@ def test_class_numbers_mean_themselves_unless_an_order_is_asked_for(study):
         assert [each for (each,) in cohort.modality_classes(config, task_of(config)).values()] == classes
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["T1,T2,T1"] * 5 + ["T1,T2,Flair"], "has Flair for sub05, where other values are modalities"),
+        (["0,1,0"] * 5 + ["0,1,x"], "has x for sub05, where other values are numbers"),
+    ],
+)
+def test_one_odd_row_never_renumbers_the_others(study, rows, words):
+    config = modality_list(study, rows_of(study, *rows))
+    with pytest.raises(ConfigError, match=words):
+        cohort.modality_classes(config, task_of(config))
+    config = modality_list(study, rows_of(study, *rows[:5]))
+    assert cohort.modality_classes(config, task_of(config))["sub00"] == (0, 1, 0)
+
+
 def test_more_values_than_modalities_are_refused(study):
     config = modality_list(study, rows_of(study, *["a,b,c", "a,b,d"] * 3))
     with pytest.raises(ConfigError, match=r"has 4 different values, a, b, c, d, but there are 3 modalities, T1"):

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pimms_tf.files import is_formula
+
 _WHOLE_ENDINGS = (".nii.gz", ".tar.gz")
-# What a spreadsheet would compute instead of showing it; a minus before a plain name is none.
-_FORMULA = re.compile(r"[=+@]|-(?![\w.-]*$)")
 
 
 class Ids(NamedTuple):
@@ -92,7 +92,7 @@ def id_complaint(subject_id: str) -> str:
         return f"{subject_id!r} is a path, and results of that name would lie in another folder"
     if not subject_id.isprintable():
         return f"{subject_id!r} has characters that cannot be printed"
-    if _FORMULA.match(subject_id):
+    if is_formula(subject_id):
         return f"{subject_id!r} would be computed by programs that open tables, since it begins like a formula"
     return ""
 

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation.metrics import BorderDistances, border_distances, confusion_matrix
-from pimms_tf.evaluation.results import csv_text, write_csv
+from pimms_tf.evaluation.results import table_text, write_csv
 
 
 class LabelPair(NamedTuple):
@@ -108,7 +108,7 @@ class ScoreTable:
 
     def csv(self) -> str:
         """The text of the file, numbers written as NiftyNet writes them."""
-        return csv_text(self.index + self.columns, self._cells())
+        return table_text(self.index + self.columns, self._cells())
 
     def write(self, folder: Path) -> Path:
         """Writes the file into `folder`, whole or not at all, and returns its path."""

@@ -12,9 +12,9 @@ from pimms_tf.errors import InputError
 from pimms_tf.evaluation.results import (
     METRICS,
     SubjectResult,
-    csv_text,
     read_results,
     subset_name,
+    table_text,
     write_csv,
 )
 from pimms_tf.evaluation.statistics import Summary, WilcoxonResult, paired_wilcoxon, summarise
@@ -92,7 +92,7 @@ class Table:
             ["+".join(cell.subset), cell.variant, *cell.dice, *cell.asd_mm, *(cell.test or _NO_TEST)]
             for cell in self.cells
         ]
-        return csv_text(["subset", "variant", *summaries, *tests], rows)
+        return table_text(["subset", "variant", *summaries, *tests], rows)
 
 
 def modality_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:

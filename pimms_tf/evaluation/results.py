@@ -6,7 +6,6 @@ its scans joined by "+", empty where the model was given all of them.
 
 import csv
 import filecmp
-import io
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +28,7 @@ from pimms_tf.evaluation.metrics import (
     volume_ml,
     wmh_h95_mm,
 )
-from pimms_tf.files import replacing
+from pimms_tf.files import csv_text, is_formula, write_text
 from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ def read_results(path: Path) -> list[SubjectResult]:
             where = f"{path}, line {reader.line_num}"
             scores = SubjectScores(*(_number(row[name], f"{where}, column {name}") for name in METRICS))
             subset = tuple(filter(None, (row.get("subset") or "").split("+")))
-            results.append(SubjectResult(row["subject_id"], subset, scores))
+            results.append(SubjectResult(_unquoted(row["subject_id"]), subset, scores))
     if not results:
         raise InputError(f"{path}: no subject below the header; evaluate at least one.")
     _refuse_repeats(results, path)
@@ -184,19 +183,15 @@ def subset_name(subset: tuple[str, ...]) -> str:
     return "+".join(subset) or "all scans"
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
+def table_text(header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
     """CSV text; numbers as Python writes them, NaN as an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([cell if isinstance(cell, str) else _number_text(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    cells = ([cell if isinstance(cell, str) else _number_text(cell) for cell in row] for row in rows)
+    return csv_text([header, *cells])
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
-    """Writes `csv_text` to a file, whole or not at all."""
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(csv_text(header, rows), encoding="utf-8")
+    """Writes `table_text` to a file, whole or not at all."""
+    write_text(path, table_text(header, rows))
 
 
 def _refuse_repeats(results: Sequence[SubjectResult], path: Path) -> None:
@@ -207,6 +202,11 @@ def _refuse_repeats(results: Sequence[SubjectResult], path: Path) -> None:
             name = subset_name(result.subset)
             raise InputError(f"{path}: subject {result.subject_id} has two results for {name}; keep one of them.")
         seen.add(key)
+
+
+def _unquoted(cell: str) -> str:
+    """The text of a cell that `csv_text` wrote."""
+    return cell[1:] if cell[:1] == "'" and is_formula(cell[1:]) else cell
 
 
 def _number(text: str | None, where: str) -> float:

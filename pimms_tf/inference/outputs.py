@@ -1,14 +1,12 @@
 """What a run of inference leaves beside its images: which file belongs to whom, and what each scan was taken for."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from pimms_tf.files import write_text
+from pimms_tf.files import csv_text, write_text
 from pimms_tf.inference.records import Record
 
 
@@ -100,9 +98,7 @@ def write_class_table(
 
 
 def _write_rows(path: Path, rows: list[tuple[str, ...]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
 
 
 def orthogonal_slices(scan: np.ndarray, reference: np.ndarray | None, inferred: np.ndarray) -> np.ndarray:

@@ -267,7 +267,7 @@ def modality_classes(config: Config, task: Task) -> dict[str, tuple[int, ...]]:
     "appearance" as in the fork's. A row may repeat the label of each scan, as the fork's lists of slices do.
 
     Raises:
-        ConfigError: a word that means nothing, or more words than modalities.
+        ConfigError: a word that means nothing, or is unlike all others, or more words than modalities.
     """
     section, order = task.modality_values, config.pimms.value_order
     rows = value_rows(config, section)
@@ -278,6 +278,8 @@ def modality_classes(config: Config, task: Task) -> dict[str, tuple[int, ...]]:
     if config.task_name == "MULTITASK":  # as in files of modality labels, where 0 is an empty slot
         numbers = {"0": 0 if task.null_class else -1} | {str(n + 1): n + first for n in range(count)}
     names = {name: task.modalities.index(name) for name in real_modalities(task)}
+    if not order:
+        _refuse_strangers(section, rows, values, names)
     codes = names if set(values) <= set(names) else numbers
     if codes is numbers and ((order and is_single) or not set(values) <= set(numbers)):
         codes = {value: first + place for place, value in enumerate(values)}
@@ -291,6 +293,20 @@ def modality_classes(config: Config, task: Task) -> dict[str, tuple[int, ...]]:
         subject_id: tuple(codes[value] for value in _one_per_scan(row, len(task.scans)))
         for subject_id, row in rows.items()
     }
+
+
+def _refuse_strangers(
+    section: str, rows: Mapping[str, Sequence[str]], values: Sequence[str], names: Iterable[str]
+) -> None:
+    """A word that is unlike all others would give them other numbers, and so the subjects of all other rows."""
+    for what, known in (("modalities", set(names)), ("numbers", set(filter(str.isdecimal, values)))):
+        strangers = [value for value in values if value not in known]
+        if strangers and len(strangers) < len(values):
+            who = [subject_id for subject_id, row in rows.items() if set(row) & set(strangers)]
+            raise ConfigError(
+                f"[{section}] csv_data_file has {some_of(strangers)} for {some_of(who)}, where other values are "
+                f"{what}; correct it, or say by [PIMMS] value_order that all are words to be numbered"
+            )
 
 
 def _one_per_scan(row: Sequence[str], num_scans: int) -> Sequence[str]:

@@ -138,6 +138,8 @@ def test_results_survive_the_file(tmp_path):
     results = [
         SubjectResult("001", ("T1", "FLAIR"), SCORES),
         SubjectResult("001", (), SCORES),
+        SubjectResult("=1+1|cmd", (), SCORES),
+        SubjectResult("'=1", (), SCORES),
         SubjectResult('odd, "name"', ("T1",), dataclasses.replace(SCORES, dice=0.1 + 0.2)),
     ]
     path = tmp_path / "deep" / "evaluation.csv"

@@ -40,6 +40,12 @@ def test_tables_are_complete_after_every_subject(tmp_path):
         assert len(table) == 1 + 2 * number == 1 + folder.num_scans
 
 
+def test_names_of_files_that_a_spreadsheet_would_compute_are_marked_as_text(tmp_path):
+    folder = ResultFolder(tmp_path, ("T1", "FLAIR"))
+    add(folder, "s1", tmp_path / "s1.nii.gz", ["=1+1|cmd_T1.nii", "b.nii"], SCORES, np.array([True, True]))
+    assert [row[1] for row in read(tmp_path / "modality_scores.csv")[1:]] == ["'=1+1|cmd_T1.nii", "b.nii"]
+
+
 def test_absent_scans_have_no_line(tmp_path):
     folder = ResultFolder(tmp_path, ("T1", "FLAIR"))
     add(folder, "s1", tmp_path / "s1.nii.gz", ["", "b.nii"], SCORES, np.array([False, True]))
