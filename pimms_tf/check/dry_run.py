@@ -81,7 +81,7 @@ def _check(
     if not study.used:
         return
     facts = examine(_wanted(study), fast, max(config.system.num_threads, 4), progress)
-    say_files(facts, report, config.network.whitening)
+    say_files(facts, report, config.network.whitening, study.loader.takes_what_lies_above_0)
     codes = check_label_values(config, task, facts, {s.subject_id for s in study.training}, report, LABELS)
     shapes = _prepared_shapes(study, report)
     if study.window is not None:

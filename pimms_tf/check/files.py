@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from pimms_tf.check.report import FILES, Report
 from pimms_tf.data.formats import NIBABEL_SUFFIXES, PICTURE_SUFFIXES
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, read_image_header
+from pimms_tf.data.intensity import is_centred
 from pimms_tf.errors import InputError
 from pimms_tf.study.cohort import grouped
 from pimms_tf.wording import some_of
@@ -50,6 +51,7 @@ class FileFacts:
     reader: str = ""
     range: tuple[float, float] | None = None
     values: dict[float, int] | None = None  # voxels of each value
+    is_centred: bool = False  # a scan that was standardised before; see `intensity.is_centred`
 
     @property
     def is_blank(self) -> bool:
@@ -92,7 +94,8 @@ def examine_file(wanted: Wanted, fast: bool) -> FileFacts:
         numbers, counts = np.unique(image.data, return_counts=True)
         values = dict(zip(numbers[: _MOST_VALUES + 1].tolist(), counts.tolist(), strict=False))
     span = (float(image.data.min()), float(image.data.max()))
-    return FileFacts(wanted, "", image.original, image.data.shape[3], stored, reader, span, values)
+    centred = not wanted.counts_values and any(is_centred(scan) for scan in np.moveaxis(image.data, -1, 0))
+    return replace(facts, range=span, values=values, is_centred=centred)
 
 
 def grid_rows(facts: Sequence[FileFacts]) -> list[tuple[str, str, str, str, str, str, int, str]]:
@@ -110,8 +113,13 @@ def grid_rows(facts: Sequence[FileFacts]) -> list[tuple[str, str, str, str, str,
     return [(*key, count, example[key]) for key, count in counts.items()]
 
 
-def say_files(facts: Sequence[FileFacts], report: Report, needs_contrast: bool = False) -> None:
-    """Reports grids, files that cannot be used, and scans that show nothing: a mistake if they are to be whitened."""
+def say_files(
+    facts: Sequence[FileFacts], report: Report, needs_contrast: bool = False, foreground_is_above_0: bool = False
+) -> None:
+    """Reports grids, files that cannot be used, and scans that show nothing: a mistake if they are to be whitened.
+
+    Also scans that were standardised before, where the foreground is what lies above 0.
+    """
     columns = ("section", "shape", "spacing (mm)", "axes", "stored as", "read by", "files", "such as")
     report.table(FILES, columns, grid_rows(facts))
     broken = [each for each in facts if each.error]
@@ -123,6 +131,14 @@ def say_files(facts: Sequence[FileFacts], report: Report, needs_contrast: bool =
     scans = [each for each in facts if not each.wanted.counts_values]
     for section, names in grouped((f.wanted.section, f.wanted.subject_id) for f in scans if f.is_blank).items():
         report.note(FILES, f"[{section}] is 0 everywhere in {len(names)} subjects, and so absent: {some_of(names)}")
+    centred = [(f.wanted.section, f.wanted.subject_id) for f in scans if f.is_centred and foreground_is_above_0]
+    for section, names in grouped(centred).items():
+        report.remark(
+            FILES,
+            f"[{section}] lies below 0 for a good part in {len(names)} subjects, as after a standardisation, so that "
+            "the foreground above 0 is a part of the head; zero_background = True in [PIMMS] shifts such scans: "
+            f"{some_of(names)}",
+        )
     for each in scans:
         if each.is_constant:
             say = report.mistake if needs_contrast else report.remark

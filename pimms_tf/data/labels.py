@@ -77,9 +77,7 @@ class LabelRules:
                 " map them by label_normalisation."
             )
         if found.unlisted:
-            log.warning(
-                "%s has label values %s that the mapping does not list; they become 0", source, found.unlisted
-            )
+            log.warning("%s has label values %s that the mapping does not list; they become 0", source, found.unlisted)
         classes = np.rint(label) if self.mapping is None else map_labels(label, self.mapping)
         return np.ascontiguousarray(classes, np.int32)
 

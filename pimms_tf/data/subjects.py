@@ -202,6 +202,11 @@ class SubjectLoader:
     require_label: bool = False
     weight: str | None = "sampler"
 
+    @property
+    def takes_what_lies_above_0(self) -> bool:
+        """Whether the foreground, if anything looks at one, is what lies above 0 of scans as they are."""
+        return self.foreground == "threshold_plus" and not self.zero_background
+
     def load(self, images: Mapping[str, Path | Image], subject_id: str = "") -> Subject:
         """Returns the prepared subject. A scan without a file, or whose file is zero everywhere, is absent.
 
@@ -421,7 +426,7 @@ class SubjectLoader:
 
     def _remark_on_centred(self, scans: np.ndarray, sections: Mapping[int, str], patient: _Patient) -> None:
         """Above 0, the foreground of a scan that was standardised before is a part of the head."""
-        if self.foreground != "threshold_plus":
+        if not self.takes_what_lies_above_0:
             return
         centred = [name for slot, name in sections.items() if is_centred(scans[..., slot])]
         if centred:

@@ -458,3 +458,13 @@ def test_more_gpus_than_there_are_are_a_mistake_before_training(study):
 def test_a_folder_in_place_of_the_split_file_is_a_mistake(study, action):
     report = check(study, action=action, fast=True, SYSTEM={"dataset_split_file": str(study.folder)})
     assert f"dataset_split_file = {study.folder} is a folder" in texts(report, Level.MISTAKE)
+
+
+def test_scans_standardised_before_are_remarked_on_where_the_foreground_is_what_lies_above_0(study):
+    study.scans = study.copy_scans()
+    for subject in ("sub00", "sub03"):
+        spoil(study.scans / f"{subject}_FLAIR.nii.gz", lambda voxels: (voxels - voxels.mean()) / voxels.std())
+    sentence = "[FLAIR] lies below 0 for a good part in 2 subjects, as after a standardisation"
+    assert sentence in texts(check(study, action="inference"), Level.REMARK)
+    for changes in ({"PIMMS": {"zero_background": True}}, {"NETWORK": {"foreground_type": "mean_plus"}}):
+        assert sentence not in texts(check(study, action="inference", **changes))
