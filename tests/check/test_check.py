@@ -374,6 +374,23 @@ def test_a_trial_learns_landmarks_and_codes_without_storing_them(study):
     assert set(state_of(study.folder)) == set(before)
 
 
+@pytest.mark.parametrize("action", ["training", "inference"])
+def test_links_that_lead_nowhere_sizes_that_cannot_be_and_folders_are_named_from_headers_alone(study, action):
+    study.scans = study.copy_scans()
+    link, small = study.scans / "sub01_T1.nii.gz", study.scans / "sub02_T2.nii.gz"
+    for name in ("T1", "T2", "FLAIR"):
+        (study.scans / f"sub01_{name}.nii.gz").unlink()
+        (study.scans / f"sub01_{name}.nii.gz").symlink_to(f"../annex/{name}.nii.gz")
+    image = nib.load(small)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1e6, 1e6, 1e6, 1]) @ image.affine), small)
+    (study.scans / "sub99_T1.nii.gz").mkdir()
+    report = check(study, action=action, fast=True, T2={"pixdim": "(6, 6, 6)"}, INFERENCE={"dataset_to_infer": "all"})
+    mistakes = texts(report, Level.MISTAKE)
+    assert f"subject sub01, section [T1]: {link} is a link to ../annex/T1.nii.gz, where no file is" in mistakes
+    assert "voxels of (6e+06, 6e+06, 6e+06) mm would become" in mistakes
+    assert "sub99_T1.nii.gz" in texts(report, Level.REMARK)
+
+
 # Evaluation
 
 

@@ -154,6 +154,18 @@ def test_bits_that_flipped_in_a_zipped_pair_are_seen(tmp_path):
         read_image(path)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Spm2AnalyzeImage])
+def test_a_pair_is_the_image_that_one_file_of_the_same_voxels_is(tmp_path, kind):
+    affine = np.diag([-2.0, 2, 3, 1])
+    affine[:3, 3] = 2 * 1.5, -2 * 2, -3 * 2.5  # Analyze puts its origin into the middle
+    nib.save(nib.Nifti1Image(DATA, affine), tmp_path / "one.nii")
+    nib.save(kind(DATA, affine), tmp_path / "two.img")
+    one = SubjectLoader(whitening=False).load({"T1": tmp_path / "one.nii"})
+    for name in ("two.img", "two.hdr"):
+        two = SubjectLoader(whitening=False).load({"T1": tmp_path / name})
+        np.testing.assert_array_equal(two.scans, one.scans)
+
+
 def test_other_formats_may_not_promise_too_much_either(tmp_path):
     path = tmp_path / "scan.mhd"
     path.write_text("NDims = 3\nDimSize = 30000 30000 30000\nElementType = MET_UCHAR\nElementDataFile = scan.raw\n")
