@@ -158,7 +158,8 @@ def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
         "pimms_tf.commands.demo",
         "pimms_tf.commands.cli",
         "pimms_tf.study.task",
-        "pimms_tf.study.cohort",
+        "pimms_tf.study.study",
+        "pimms_tf.study.scoring",
         "pimms_tf.inference.preparation",
         "pimms_tf.study.preparing",
     )

@@ -72,7 +72,7 @@ def _check(
     report.fact(SETTINGS, "scans", ", ".join(task.scans))
     report.fact(SETTINGS, "modalities", ", ".join(task.modalities))
     if config.action == "evaluation":
-        check_evaluation(config, task, fast, progress, report)
+        check_evaluation(config, fast, progress, report)
         return
     study = (training_study if config.action == "training" else inference_study)(config, report.collecting)
     _say_subjects(study, report)

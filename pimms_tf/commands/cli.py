@@ -321,9 +321,10 @@ def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:
     config = _config(arguments, words, "evaluation")
     import_tensorflow()
     from pimms_tf.actions.evaluation import evaluation
+    from pimms_tf.study import evaluation_study
 
     with journal.application(config):
-        summary = evaluation(config)
+        summary = evaluation(evaluation_study(config))
     print(summary)
     return 0
 

@@ -51,7 +51,7 @@ def _run(call: Call) -> int:
     import_tensorflow()
     from pimms_tf.actions.evaluation import evaluation
     from pimms_tf.actions.inference import inference
-    from pimms_tf.study import inference_study
+    from pimms_tf.study import evaluation_study, inference_study
 
     with journal.application(config):
         if call.action == "training":
@@ -59,7 +59,7 @@ def _run(call: Call) -> int:
         if call.action == "inference":
             inference(inference_study(config), resume=config.pimms.resume)
             return 0
-        summary = evaluation(config)
+        summary = evaluation(evaluation_study(config))
     print(summary)
     return 0
 

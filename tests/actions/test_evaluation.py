@@ -11,6 +11,7 @@ from niftynet_compat import load_config
 from pimms_tf.actions.evaluation import evaluation
 from pimms_tf.check import Level, check_config
 from pimms_tf.errors import InputError
+from pimms_tf.study import evaluation_study
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def rewrite(path, change=lambda voxels: voxels, shift_mm=0.0):
 
 
 def test_subjects_that_cannot_be_scored_are_named_and_cost_the_others_no_table(cohort, caplog):
-    good = evaluation(configured(cohort))
+    good = evaluation(evaluation_study(configured(cohort)))
     assert "over 6 subjects" in good
     before = {row["subject_id"]: row for row in table(cohort)}
     label, found = (lambda n: cohort.scans / f"sub0{n}_lesion.nii.gz"), cohort.folder / "found"
@@ -63,7 +64,7 @@ def test_subjects_that_cannot_be_scored_are_named_and_cost_the_others_no_table(c
     (found / "sub04_found.nii.gz").unlink()
     (found / "sub04_found.nii.gz").symlink_to(label(4))
     with caplog.at_level("INFO"), pytest.raises(InputError) as caught:
-        evaluation(configured(cohort, "--evaluations", "dice"))
+        evaluation(evaluation_study(configured(cohort, "--evaluations", "dice")))
     assert str(caught.value).startswith("5 of 6 subjects could not be done: sub00, sub01, sub02, sub03, sub04; ")
     assert table(cohort) == [before["sub05"]]
     assert [row["subject_id"] for row in table(cohort, "eval_subject_id_label.csv")] == ["sub05"]
@@ -88,7 +89,7 @@ def test_nothing_is_written_if_nobody_can_be_scored(cohort):
     for path in cohort.scans.glob("*_lesion.nii.gz"):
         rewrite(path, lambda voxels: (voxels * 255).astype(np.uint8))
     with pytest.raises(InputError, match=r"6 of 6 subjects .* label values \[255\] outside 0 to 1"):
-        evaluation(configured(cohort))
+        evaluation(evaluation_study(configured(cohort)))
     assert not (cohort.folder / "model" / "evaluation").exists()
 
 
@@ -103,15 +104,15 @@ def test_a_segmentation_that_is_gone_from_the_list_of_inference_is_its_subjects_
     (output / "sub03.nii.gz").unlink()
     cohort.write()
     with pytest.raises(InputError, match=r"1 of 6 subjects could not be done: subject sub03: .*sub03.nii.gz does not"):
-        evaluation(configured(cohort))
+        evaluation(evaluation_study(configured(cohort)))
     assert len(table(cohort)) == 5
     assert len(checked(cohort)) == 1
 
 
 def test_other_pathology_of_the_challenge_counts_neither_way_and_is_no_mistake(cohort):
-    evaluation(configured(cohort))
+    evaluation(evaluation_study(configured(cohort)))
     before = table(cohort)[0]
     rewrite(cohort.scans / "sub00_lesion.nii.gz", lambda voxels: np.where(voxels[::-1] * (voxels == 0), 2, voxels))
-    evaluation(configured(cohort))
+    evaluation(evaluation_study(configured(cohort)))
     assert checked(cohort) == []
     assert table(cohort)[0]["reference_ml"] == before["reference_ml"]

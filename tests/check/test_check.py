@@ -396,7 +396,7 @@ def test_links_that_lead_nowhere_sizes_that_cannot_be_and_folders_are_named_from
 
 def test_evaluation_wants_segmentations_on_the_grids_of_the_labels(study):
     report = check(study, action="evaluation", fast=True)
-    assert "run inference first" in texts(report, Level.MISTAKE)
+    assert "so there is nothing to evaluate: run pimms-tf inference" in texts(report, Level.MISTAKE)
     report = check(study, action="evaluation", SEGMENTATION={"inferred": "lesion"})
     assert "reference and segmentation are the same file" in texts(report, Level.MISTAKE)
     found = study.copy_scans()

@@ -7,7 +7,7 @@ import pytest
 from niftynet_compat import ConfigError, load_config
 from pimms_tf.actions.evaluation import evaluation
 from pimms_tf.check import Level, check_config
-from pimms_tf.study import inference_study, training_study
+from pimms_tf.study import evaluation_study, inference_study, training_study
 from pimms_tf.study.overwriting import InputFiles, results_of_inference
 from pimms_tf.study.task import task_of
 
@@ -105,7 +105,7 @@ def test_evaluation_and_training_write_over_no_list_either(cohort):
     found = {"path_to_search": cohort.scans, "filename_contains": "_T1"}
     cohort.write(lesion={"csv_file": lists / "evaluation.csv"}, SEGMENTATION={"inferred": "found"}, found=found)
     with pytest.raises(ConfigError, match="evaluation.csv would be written over"):
-        evaluation(configured(cohort, "--save_csv_dir", str(lists), action="evaluation"))
+        evaluation(evaluation_study(configured(cohort, "--save_csv_dir", str(lists), action="evaluation")))
     words = ["--histogram_ref_file", str(lists / "evaluation.csv")]
     with pytest.raises(ConfigError, match="evaluation.csv would be written over"):
         training_study(configured(cohort, *words, action="training"))
