@@ -278,14 +278,16 @@ def import_tensorflow() -> None:
 
 
 def _train(arguments: argparse.Namespace, words: list[str]) -> int:
-    config = _config(arguments, words, "train")
-    import_tensorflow()
-    from pimms_tf.actions.train import train
     from pimms_tf.study import training_study
 
+    config = _config(arguments, words, "train")
     stop, reason = StopSignals(), "at once"
     with suppress(KeyboardInterrupt), journal.application(config), stop, progress(config.training.max_iter) as report:
-        reason = train(training_study(config), journal.also(report, config), stop, report.prepared)
+        study = training_study(config)
+        import_tensorflow()
+        from pimms_tf.actions.train import train
+
+        reason = train(study, journal.also(report, config), stop, report.prepared)
     if reason in ("finished", "early"):
         return 0
     logging.getLogger(__name__).warning("%s", stop.farewell(is_saved=reason == "interrupted"))
@@ -293,17 +295,23 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
-    config = _config(arguments, words, "inference")
-    shard = None if arguments.shard is None else read_shard(arguments.shard)
-    import_tensorflow()
-    from pimms_tf.actions.inference import inference, merge
     from pimms_tf.study import inference_study
 
+    config = _config(arguments, words, "inference")
+    shard = None if arguments.shard is None else read_shard(arguments.shard)
     if arguments.merge is not None:
-        merge(inference_study(config), arguments.merge)
+        study = inference_study(config)
+        import_tensorflow()
+        from pimms_tf.actions.inference import merge
+
+        merge(study, arguments.merge)
         return 0
     with journal.application(config):
-        inference(inference_study(config), shard, config.pimms.resume)
+        study = inference_study(config)
+        import_tensorflow()
+        from pimms_tf.actions.inference import inference
+
+        inference(study, shard, config.pimms.resume)
     return 0
 
 
@@ -318,11 +326,10 @@ def _slurm(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:
-    config = _config(arguments, words, "evaluation")
-    import_tensorflow()
     from pimms_tf.actions.evaluation import evaluation
     from pimms_tf.study import evaluation_study
 
+    config = _config(arguments, words, "evaluation")
     with journal.application(config):
         summary = evaluation(evaluation_study(config))
     print(summary)

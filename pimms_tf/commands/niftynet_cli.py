@@ -48,36 +48,48 @@ def _run(call: Call) -> int:
     print(_version())
     print(settings_text(config).partition("\n")[2], end="", flush=True)
     announce(config)
-    import_tensorflow()
-    from pimms_tf.actions.evaluation import evaluation
-    from pimms_tf.actions.inference import inference
-    from pimms_tf.study import evaluation_study, inference_study
-
-    with journal.application(config):
-        if call.action == "training":
-            return _train(config)
-        if call.action == "inference":
-            inference(inference_study(config), resume=config.pimms.resume)
-            return 0
-        summary = evaluation(evaluation_study(config))
-    print(summary)
-    return 0
+    return {"training": _train, "inference": _inference, "evaluation": _evaluation}[call.action](config)
 
 
 def _train(config: Config) -> int:
-    from pimms_tf.actions.train import train
     from pimms_tf.study import training_study
 
     stop = StopSignals()
-    with stop:
+    with journal.application(config), stop:
         try:
-            reason = train(training_study(config), journal.reporter(config), stop)
+            study = training_study(config)
+            import_tensorflow()
+            from pimms_tf.actions.train import train
+
+            reason = train(study, journal.reporter(config), stop)
         except KeyboardInterrupt:
             reason = "interrupted"
-    if reason != "interrupted":
-        return 0
-    logging.getLogger(JOURNAL).warning("User cancelled application")
-    return stop.exit_code
+        if reason != "interrupted":
+            return 0
+        logging.getLogger(JOURNAL).warning("User cancelled application")
+        return stop.exit_code
+
+
+def _inference(config: Config) -> int:
+    from pimms_tf.study import inference_study
+
+    with journal.application(config):
+        study = inference_study(config)
+        import_tensorflow()
+        from pimms_tf.actions.inference import inference
+
+        inference(study, resume=config.pimms.resume)
+    return 0
+
+
+def _evaluation(config: Config) -> int:
+    from pimms_tf.actions.evaluation import evaluation
+    from pimms_tf.study import evaluation_study
+
+    with journal.application(config):
+        summary = evaluation(evaluation_study(config))
+    print(summary)
+    return 0
 
 
 def _config(call: Call) -> Config:

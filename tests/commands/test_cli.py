@@ -393,3 +393,21 @@ def test_files_and_subjects_that_are_left_aside_are_counted_with_the_reason(stud
         "2 subjects lack T2: sub00, sub01",
         "2 subjects, of which 1 for training, 0 for validation",
     ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "changes", "says"),
+    [
+        ("train", {"T1": {"path_to_search": "./nowhere"}}, "nowhere is not there"),
+        ("train", {"TRAINING": {"starting_iter": 7}}, "iteration 7"),
+        ("inference", {"NETWORK": {"normalisation": True}}, "has no landmarks for T1, T2, FLAIR"),
+        ("evaluation", {}, "there is nothing to evaluate"),
+    ],
+)
+def test_mistakes_that_need_no_network_come_before_tensorflow_is_imported(
+    study, complaint, monkeypatch, verb, changes, says
+):
+    monkeypatch.setattr("pimms_tf.commands.cli.import_tensorflow", lambda: pytest.fail("TensorFlow is imported"))
+    study.write(**changes)
+    assert study(verb, "x.ini") == 2
+    assert says in complaint()
