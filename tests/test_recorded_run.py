@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from niftynet_compat import Phase, find_subjects, load_config, read_mapping, read_split
 from pimms_tf.data.images import read_image, write_image
-from pimms_tf.data.subjects import train_mapping
+from pimms_tf.data.learning import train_mapping
 from pimms_tf.evaluation import LabelPair, niftynet_tables
 from pimms_tf.inference import segment
 from pimms_tf.models.layers import Convolution

@@ -127,7 +127,7 @@ _TOPIC_OF = {
     "pimms_tf.study.task": WINDOWS,
     "pimms_tf.study.cohort": SUBJECTS,
     "pimms_tf.data.labels": EXAMPLE,
-    "pimms_tf.data.subjects": EXAMPLE,
+    "pimms_tf.data.patient": EXAMPLE,
 }
 
 

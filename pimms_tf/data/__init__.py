@@ -32,8 +32,9 @@ from pimms_tf.data.intensity import (
     unpad,
     whiten,
 )
+from pimms_tf.data.learning import train_mapping
 from pimms_tf.data.simulation import SimulatedSubject, simulate_subject
-from pimms_tf.data.subjects import Subject, SubjectLoader, restore, train_mapping
+from pimms_tf.data.subjects import Subject, SubjectLoader, restore
 from pimms_tf.data.windows import (
     GridAggregator,
     balanced_locations,

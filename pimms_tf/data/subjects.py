@@ -5,12 +5,10 @@
 Training and inference load through the same object, so the two cannot diverge. The way back is `restore`.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from pimms_tf.data.images import (
 )
 from pimms_tf.data.intensity import (
     LabelMapping,
-    average_landmarks,
     borders_to,
     foreground_mask,
     foreground_masks,
@@ -44,9 +41,8 @@ from pimms_tf.data.intensity import (
     with_zero_background,
 )
 from pimms_tf.data.labels import LabelRules, whole_numbers
+from pimms_tf.data.patient import Patient, Place
 from pimms_tf.errors import InputError
-
-log = logging.getLogger(__name__)
 
 Axcodes = tuple[str, str, str]
 Spacing = tuple[float, float, float]
@@ -80,41 +76,6 @@ class Subject:
     far_plane: FarPlane = "interpolated"
 
 
-class SubjectFiles(Protocol):
-    """What `train_mapping` needs to know of a subject."""
-
-    subject_id: str
-    images: Mapping[str, Path]
-
-
-class _Patient(NamedTuple):
-    """The files of one subject, and how messages call them."""
-
-    images: Mapping[str, Path | Image]
-    subject_id: str
-
-    @property
-    def name(self) -> str:
-        return f"subject {self.subject_id}" if self.subject_id else "the subject"
-
-    def section(self, section: str) -> str:
-        return f"{self.name}, section [{section}]" + self.file(section)
-
-    def file(self, section: str) -> str:
-        image = self.images[section]
-        return "" if isinstance(image, Image) else f" ({image})"
-
-
-class _Place(NamedTuple):
-    """Where the first scan of a subject lies, which decides for all its files."""
-
-    section: str
-    stored: Grid
-    oriented: Grid
-    prepared: Grid
-    original: Grid
-
-
 class _Scan(NamedTuple):
     """A scan that is there, on the prepared grid."""
 
@@ -122,7 +83,7 @@ class _Scan(NamedTuple):
     num_slots: int
     section: str
     volume: np.ndarray
-    place: _Place
+    place: Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +179,7 @@ class SubjectLoader:
                 modalities that is not that of the slots. The message names the subject, the files and the remedy.
         Source: niftynet/io/image_reader.py, niftynet/application/segmentation_application.py.
         """
-        patient = _Patient(images, subject_id)
+        patient = Patient(images, subject_id)
         sections = {}
         for scan in self._present_scans(patient):
             if not sections:
@@ -255,17 +216,17 @@ class SubjectLoader:
         Raises:
             InputError: as `load`, as far as headers show it: files that cannot be read, grids that differ.
         """
-        patient, place = _Patient(images, subject_id), None
+        patient, place = Patient(images, subject_id), None
         if self.reference is not None:
-            self._check_reference(patient)
+            patient.check_reference(self.reference)
         names = self._scan_names(patient)
         for name in (*names, self.label, self.weight):
             if name not in images:
                 continue
-            with _named(patient, name):
+            with patient.named(name):
                 header = read_image_header(images[name], _of_section(self.loader, name))
             if name in names:
-                self._check_channels(header.data.shape[3], name, names, patient)
+                patient.check_channels(header.data.shape[3], name, names)
             if self.reference not in (None, name):
                 continue  # resampled onto the grid of the reference
             try:
@@ -275,7 +236,7 @@ class SubjectLoader:
                 if name in (self.label, self.weight) or self._read(name, patient).data.any():
                     raise
                 continue
-            place = place or _Place(name, header.grid, oriented.grid, Grid(shape, oriented.affine), header.grid)
+            place = place or Place(name, header.grid, oriented.grid, Grid(shape, oriented.affine), header.grid)
         if place is None:
             raise InputError(f"{patient.name} has no scan; it has {', '.join(images) or 'no files at all'}.")
         shape = place.prepared.shape
@@ -290,21 +251,21 @@ class SubjectLoader:
             InputError: as `load`, or a scan without foreground.
         Source: niftynet/layer/histogram_normalisation.py `train`.
         """
-        patient = _Patient(images, subject_id)
+        patient = Patient(images, subject_id)
         found: dict[str, list[np.ndarray]] = {}
         for scan in self._present_scans(patient):
-            with _named(patient, scan.section):
+            with patient.named(scan.section):
                 mask = np.ones(scan.volume.shape, bool)
                 if self.foreground is not None:
                     mask = foreground_mask(scan.volume, self.foreground)
                 found.setdefault(scan.section, []).append(landmarks(scan.volume, mask, self.cutoff))
         return found
 
-    def _scan_names(self, patient: _Patient) -> tuple[str, ...]:
+    def _scan_names(self, patient: Patient) -> tuple[str, ...]:
         other = (self.label, self.weight, self.modality_image)
         return self.scans or tuple(name for name in patient.images if name not in other)
 
-    def _present_scans(self, patient: _Patient) -> Iterator[_Scan]:
+    def _present_scans(self, patient: Patient) -> Iterator[_Scan]:
         names = self._scan_names(patient)
         reference, place = self._reference(patient), None
         for slot, name in enumerate(names):
@@ -312,7 +273,7 @@ class SubjectLoader:
                 continue
             image = reference if name == self.reference else self._read(name, patient)
             channels = image.data.shape[3]
-            self._check_channels(channels, name, names, patient)
+            patient.check_channels(channels, name, names)
             if not image.data.any():
                 continue
             if self.zero_background:
@@ -326,86 +287,57 @@ class SubjectLoader:
                 if volume.any():
                     yield _Scan(slot + channel, len(names) - 1 + channels, name, volume, place)
 
-    def _check_channels(self, channels: int, name: str, names: tuple[str, ...], patient: _Patient) -> None:
-        if channels > 1 and len(names) > 1:
-            raise InputError(
-                f"{patient.section(name)} has {channels} times or components, which can be scans only if it is the"
-                f" one section, but there are {', '.join(names)}; write each to a file of its own."
-            )
-
-    def _reference(self, patient: _Patient) -> Image | None:
+    def _reference(self, patient: Patient) -> Image | None:
         if self.reference is None:
             return None
-        self._check_reference(patient)
+        patient.check_reference(self.reference)
         return self._read(self.reference, patient)
 
-    def _check_reference(self, patient: _Patient) -> None:
-        if self.reference not in patient.images:
-            raise InputError(
-                f"{patient.name} has no file for section [{self.reference}], which [PIMMS] reference names; it has"
-                f" {', '.join(patient.images)}."
-            )
-
-    def _read(self, name: str, patient: _Patient) -> Image:
+    def _read(self, name: str, patient: Patient) -> Image:
         image = patient.images[name]
         if isinstance(image, Image):
             return image if image.original is not None else replace(image, original=image.grid)
-        with _named(patient, name):
+        with patient.named(name):
             return read_image(image, _of_section(self.loader, name))
 
-    def _onto(self, image: Image, grid: Grid, original: Grid, name: str, order: int, patient: _Patient) -> Image:
-        with _named(patient, name):
+    def _onto(self, image: Image, grid: Grid, original: Grid, name: str, order: int, patient: Patient) -> Image:
+        with patient.named(name):
             return replace(resample_onto(image, grid, self.orders.get(name, order), self.keep_zeros), original=original)
 
     def _placed(
-        self, image: Image, name: str, order: int, place: _Place | None, patient: _Patient
-    ) -> tuple[Image, _Place]:
+        self, image: Image, name: str, order: int, place: Place | None, patient: Patient
+    ) -> tuple[Image, Place]:
         """The image oriented and resampled to `place`; the first image decides where that is."""
         oriented, shape = self._oriented(image, name, place, patient)
-        with _named(patient, name):
+        with patient.named(name):
             prepared = resample_to_shape(oriented, shape, self.orders.get(name, order), self.keep_zeros, self.far_plane)
-        return prepared, place or _Place(name, image.grid, oriented.grid, prepared.grid, image.original)
+        return prepared, place or Place(name, image.grid, oriented.grid, prepared.grid, image.original)
 
     def _oriented(
-        self, image: Image, name: str, place: _Place | None, patient: _Patient
+        self, image: Image, name: str, place: Place | None, patient: Patient
     ) -> tuple[Image, tuple[int, int, int]]:
         """The image oriented, and the shape to resample it to; refused unless both are those of `place`."""
-        with _named(patient, name):
+        with patient.named(name):
             axcodes, pixdim_mm = _of_section(self.axcodes, name), _of_section(self.pixdim_mm, name)
             oriented = image if axcodes is None else reorient(image, axcodes)
             shape = oriented.shape if pixdim_mm is None else resampled_shape(oriented.grid, pixdim_mm)
         if place is not None and not (oriented.grid.matches(place.oriented) and shape == place.prepared.shape):
-            self._refuse_place(image, name, oriented.grid, shape, place, patient)
+            patient.refuse_place(name, (image.grid, oriented.grid), shape, place, self._settings)
         return oriented, shape
 
-    def _refuse_place(
-        self, image: Image, name: str, oriented: Grid, shape: tuple[int, ...], place: _Place, patient: _Patient
-    ) -> None:
-        first = place.section
-        both = f"{patient.name}: [{first}]{patient.file(first)} and [{name}]{patient.file(name)}"
-        if image.grid.matches(place.stored) or oriented.matches(place.oriented):
-            ours, theirs = (
-                f"axcodes {_of_section(self.axcodes, each)}, pixdim {_of_section(self.pixdim_mm, each)}"
-                for each in (first, name)
-            )
-            raise InputError(
-                f"{both} lie on one grid, but {ours} gives shape {place.prepared.shape} and {theirs} gives {shape};"
-                " give both sections the same axcodes and pixdim."
-            )
-        raise InputError(
-            f"{both} lie on different grids, one with {place.stored}, the other with {image.grid}; name the section"
-            f" onto whose grid all are to be resampled, as in [PIMMS] reference = {first}."
-        )
+    def _settings(self, name: str) -> str:
+        return f"axcodes {_of_section(self.axcodes, name)}, pixdim {_of_section(self.pixdim_mm, name)}"
 
     def _padding_pairs(self, shape: tuple[int, int, int]) -> Pairs:
         return to_pairs(self.padding) if self.padding_to is None else borders_to(shape, self.padding_to)
 
-    def _normalise(self, scans: np.ndarray, sections: Mapping[int, str], patient: _Patient) -> None:
+    def _normalise(self, scans: np.ndarray, sections: Mapping[int, str], patient: Patient) -> None:
         """Standardises and whitens the present scans where they are."""
         masks = None
         if self.foreground is not None and (self.whitening or self.mapping is not None):
-            self._remark_on_centred(scans, sections, patient)
-            with _named(patient):
+            if self.takes_what_lies_above_0:
+                patient.remark_on_centred([name for slot, name in sections.items() if is_centred(scans[..., slot])])
+            with patient.named():
                 masks = foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
         for slot, name in sections.items():
             mask = None if masks is None else masks[..., slot]
@@ -416,37 +348,15 @@ class SubjectLoader:
                         " train them anew, or switch normalisation off."
                     )
                 inside = np.ones(scans.shape[:3], bool) if mask is None else mask
-                with _named(patient, name):
+                with patient.named(name):
                     scans[..., slot] = standardise(
                         scans[..., slot], inside, self.mapping[name], self.norm_type, self.cutoff
                     )
             if self.whitening:
-                self._check_contrast(scans[..., slot], mask, patient.section(name))
+                patient.check_contrast(scans[..., slot], mask, name)
                 scans[..., slot] = whiten(scans[..., slot], mask)
 
-    def _remark_on_centred(self, scans: np.ndarray, sections: Mapping[int, str], patient: _Patient) -> None:
-        """Above 0, the foreground of a scan that was standardised before is a part of the head."""
-        if not self.takes_what_lies_above_0:
-            return
-        centred = [name for slot, name in sections.items() if is_centred(scans[..., slot])]
-        if centred:
-            log.warning(
-                "%s: much of %s lies below 0, as after a standardisation, so that the foreground above 0 is a part of "
-                "the head; zero_background = True in [PIMMS] shifts such scans, or give another foreground_type",
-                patient.name,
-                ", ".join(f"[{name}]" for name in centred),
-            )
-
-    def _check_contrast(self, scan: np.ndarray, mask: np.ndarray | None, section: str) -> None:
-        """Whitened, a scan that is the same everywhere is zero, but would count as a scan and be segmented."""
-        voxels = scan if mask is None else scan[mask]
-        if voxels.size and voxels.min() == voxels.max():
-            raise InputError(
-                f"{section} is {voxels.flat[0]:g} in every voxel of the foreground, so it shows nothing; check the"
-                " file, or leave it out."
-            )
-
-    def _modality(self, valid: np.ndarray, patient: _Patient) -> np.ndarray:
+    def _modality(self, valid: np.ndarray, patient: Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:
             source = patient.section(self.modality_image)
             classes = whole_numbers(self._read(self.modality_image, patient).data.ravel(), source)
@@ -478,7 +388,7 @@ class SubjectLoader:
             classes[~valid] = NULL_CLASS
         return classes
 
-    def _label(self, place: _Place, padding: Pairs, patient: _Patient) -> np.ndarray | None:
+    def _label(self, place: Place, padding: Pairs, patient: Patient) -> np.ndarray | None:
         if self.label is None or self.label not in patient.images:
             if self.require_label:
                 raise InputError(
@@ -491,12 +401,12 @@ class SubjectLoader:
         rules = LabelRules(self.num_classes, self.label_mapping, is_interpolated)
         return rules.classes(label, patient.section(self.label))
 
-    def _weight(self, place: _Place, padding: Pairs, patient: _Patient) -> np.ndarray | None:
+    def _weight(self, place: Place, padding: Pairs, patient: Patient) -> np.ndarray | None:
         if self.weight is None or self.weight not in patient.images:
             return None
         return np.ascontiguousarray(self._map(self.weight, 1, place, padding, patient))
 
-    def _map(self, name: str, order: int, place: _Place, padding: Pairs, patient: _Patient) -> np.ndarray:
+    def _map(self, name: str, order: int, place: Place, padding: Pairs, patient: Patient) -> np.ndarray:
         """A file that is no scan, (x, y, z) on the padded grid of the scans."""
         image = self._read(name, patient)
         if image.data.shape[3] != 1:
@@ -526,31 +436,5 @@ def restore(subject: Subject, volume: np.ndarray, order: int = 0) -> Image:
     return restore_grid(Image(data, affine), subject.original, order, subject.far_plane)
 
 
-def train_mapping(loader: SubjectLoader, subjects: Iterable[SubjectFiles]) -> dict[str, np.ndarray]:
-    """Histogram mapping (13,) of every section with a scan among the training `subjects`; absent scans do not count.
-
-    Raises:
-        InputError: a file cannot be read or has no foreground, or no scan of a section has contrast.
-    Source: niftynet/layer/histogram_normalisation.py; see `intensity.average_landmarks`.
-    """
-    found: dict[str, list[np.ndarray]] = {}
-    for subject in subjects:
-        for name, each in loader.landmarks(subject.images, subject.subject_id).items():
-            found.setdefault(name, []).extend(each)
-    return {name: average_landmarks(each) for name, each in found.items()}
-
-
 def _of_section(setting: Setting | Mapping[str, Setting] | None, name: str) -> Setting | None:
     return setting.get(name) if isinstance(setting, Mapping) else setting
-
-
-@contextmanager
-def _named(patient: _Patient, section: str | None = None) -> Iterator[None]:
-    """Adds the subject and the section to the message of an InputError that cannot know them."""
-    try:
-        yield
-    except InputError as error:
-        who = patient.name if section is None else patient.section(section)
-        if section is not None and str(patient.images[section]) in str(error):
-            who = f"{patient.name}, section [{section}]"
-        raise InputError(f"{who}: {error}") from error

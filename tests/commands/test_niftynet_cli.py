@@ -421,8 +421,10 @@ def test_a_run_that_is_cancelled_says_so_and_can_go_on(study, run, monkeypatch):
     code, out, _ = run("net_segment", "train", "-c", "x.ini", "--max_iter", "3")
     assert code == 130
     assert messages(out)[-4] == "User cancelled application"
-    assert (study.folder / "model" / "models" / "checkpoint").read_text().startswith(
-        'model_checkpoint_path: "model.ckpt-1"'
+    assert (
+        (study.folder / "model" / "models" / "checkpoint")
+        .read_text()
+        .startswith('model_checkpoint_path: "model.ckpt-1"')
     )
 
 
