@@ -1,5 +1,6 @@
 """Where the file or folder meant by a name in an INI file lies."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -52,7 +53,7 @@ def niftynet_home() -> Path | None:
     The settings are `config.ini` in `$niftynet_config_home`, by default `~/.niftynet`. They are never created.
     """
     folder = expanded(os.environ.get("niftynet_config_home", "~/.niftynet"))  # noqa: SIM112
-    if not (folder / "config.ini").is_file():
+    if not os.path.isfile(folder / "config.ini"):
         return None
     try:
         file = ini.read_ini(folder / "config.ini")
@@ -83,7 +84,7 @@ def search_folders(path_to_search: str, working_folder: Path) -> list[Path]:
     for text in filter(None, map(str.strip, path_to_search.split(","))):
         given = expanded(text)
         candidates = [working_folder / given, *([home / given] if home else [])]
-        folders.append(absolute(next((item for item in candidates if item.is_dir()), candidates[0])))
+        folders.append(absolute(next((item for item in candidates if os.path.isdir(item)), candidates[0])))
     return list(dict.fromkeys(folders))
 
 
@@ -92,7 +93,7 @@ def why_no_file(path: Path) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        if path.is_symlink():
+        if error.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
             return f"is a link to {os.readlink(path)}, where no file is"
         return "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error.strerror})"
     if stat.S_ISDIR(mode):
@@ -102,4 +103,4 @@ def why_no_file(path: Path) -> str:
 
 def first_file(candidates: Iterable[Path]) -> Path | None:
     """Returns the first candidate that is a file, absolute; None if none is."""
-    return next((absolute(item) for item in candidates if item.is_file()), None)
+    return next((absolute(item) for item in candidates if os.path.isfile(item)), None)

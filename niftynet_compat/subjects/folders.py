@@ -119,8 +119,8 @@ def _without_parts(files: Sequence[Path]) -> list[Path]:
 def _folders(name: str, path_to_search: str) -> list[Path]:
     folders = search_folders(path_to_search, Path.cwd())
     for folder in folders:
-        if not folder.is_dir():
-            what = "is a file" if folder.is_file() else "is not there"
+        if not os.path.isdir(folder):
+            what = "is a file" if os.path.isfile(folder) else "is not there"
             raise ConfigError(
                 f"[{name}] path_to_search = {path_to_search}: the folder {folder} {what}; relative ones start from the "
                 "working directory"
@@ -129,7 +129,7 @@ def _folders(name: str, path_to_search: str) -> list[Path]:
 
 
 def _nothing_found(searched: str, folders: Iterable[Path], section: InputSection) -> str:
-    present = [file.name for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    present = [file.name for folder in folders for file in sorted(folder.iterdir()) if os.path.isfile(file)]
     folded = [item for item in present if all(word.lower() in item.lower() for word in section.filename_contains)]
     unlike = [item for item in present if all(word in item for word in section.filename_contains)]
     if unlike and section.filename_not_contains:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read_file_list(path: str | Path, section: str = "", must_exist: bool = True)
     """
     path = Path(path)
     place = f"[{section}] csv_file = {path}" if section else str(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(
             f"{place}: there is no such list; relative paths start from the working directory or beside the INI"
         )
@@ -84,7 +85,7 @@ def read_value_list(path: str | Path, section: str = "") -> dict[str, tuple[str,
     """
     path = Path(path)
     place = f"[{section}] csv_data_file = {path}" if section else str(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(
             f"{place}: there is no such list; relative paths start from the working directory or beside the INI"
         )

@@ -1,5 +1,6 @@
 """Image files: which library reads which, what their headers say, and what is wrong with a file that cannot be used."""
 
+import errno
 import gzip
 import logging
 import math
@@ -57,8 +58,8 @@ def read_header(path: Path, loader: str | None = None) -> tuple[Grid, int]:
         InputError: as `read_file`, as far as the header shows it.
     """
     path = Path(path)
-    is_file_of_ours = path.is_file() and path.stat().st_size > 0 and path.name.lower().endswith(NIBABEL_SUFFIXES)
-    if not is_file_of_ours or _reader(path, loader) is not _read_nibabel:
+    _check_file(path)
+    if not path.name.lower().endswith(NIBABEL_SUFFIXES) or _reader(path, loader) is not _read_nibabel:
         data, grid = read_file(path, loader)
         return grid, data.shape[3]
     try:
@@ -80,7 +81,7 @@ def _check_file(path: Path) -> None:
     try:
         found = os.stat(path)
     except OSError as error:
-        if path.is_symlink():
+        if error.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
             raise InputError(
                 f"{path} is a link to {os.readlink(path)}, where no file is; fetch the file, or correct the link."
             ) from error
@@ -93,6 +94,10 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is no regular file; give the path of an image.")
     if found.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again.")
+    try:
+        path.open("rb").close()
+    except OSError as error:  # the libraries below would call it damaged
+        raise InputError(f"{path} may not be read by this user ({error.strerror}); change its permissions.") from error
 
 
 def _reader(path: Path, loader: str | None) -> Reader:

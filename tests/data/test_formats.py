@@ -1,8 +1,10 @@
 """Files as strangers make them: other units, headers that promise too much, what is no file at all."""
 
+import errno
 import gzip
 import os
 import tracemalloc
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -198,3 +200,23 @@ def test_links_that_lead_nowhere_pipes_and_folders_are_named_and_not_opened(tmp_
     assert "is a folder, not an image" in refusal(path)
     (tmp_path / "file").write_bytes(b"")
     assert "cannot be reached (Not a directory)" in refusal(tmp_path / "file" / "scan.nii")
+
+
+def test_files_that_this_user_may_not_read_are_no_damaged_ones(tmp_path, monkeypatch):
+    path, opened, asked = write(tmp_path / "scan.nii"), Path.open, os.stat
+
+    def locked(file, *words, **more):
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(file, *words, **more)
+
+    monkeypatch.setattr(Path, "open", locked)
+    assert "may not be read by this user (Permission denied); change its permissions" in refusal(path)
+
+    def closed(file, *words, **more):
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return asked(file, *words, **more)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert "cannot be reached (Permission denied)" in refusal(path)
