@@ -94,12 +94,18 @@ class Patient(NamedTuple):
         `settings` says the axcodes and pixdim of a section in words.
         """
         first, (stored, oriented) = place.section, grids
-        both = f"{self.name}: [{first}]{self.file(first)} and [{name}]{self.file(name)}"
         if stored.matches(place.stored) or oriented.matches(place.oriented):
-            raise InputError(
-                f"{both} lie on one grid, but {settings(first)} gives shape {place.prepared.shape} and"
-                f" {settings(name)} gives {shape}; give both sections the same axcodes and pixdim."
+            ours, theirs = (
+                f"{settings(each)} make it {''.join(grid.axcodes)} of {tuple(size)}"
+                for each, grid, size in ((name, oriented, shape), (first, place.oriented, place.prepared.shape))
             )
+            raise InputError(
+                f"lies on one grid with [{first}], but here {ours}, and there {theirs}; give both sections the same"
+                " axcodes and pixdim.",
+                subject=self.subject_id,
+                section=name,
+            )
+        both = f"{self.name}: [{first}]{self.file(first)} and [{name}]{self.file(name)}"
         raise InputError(
             f"{both} lie on different grids, one with {place.stored}, the other with {stored}; name the section"
             f" onto whose grid all are to be resampled, as in [PIMMS] reference = {first}."

@@ -326,7 +326,8 @@ class SubjectLoader:
         return oriented, shape
 
     def _settings(self, name: str) -> str:
-        return f"axcodes {_of_section(self.axcodes, name)}, pixdim {_of_section(self.pixdim_mm, name)}"
+        axcodes, pixdim_mm = _of_section(self.axcodes, name), _of_section(self.pixdim_mm, name)
+        return f"axcodes {axcodes or 'unset'} and pixdim {pixdim_mm or 'unset'}"
 
     def _padding_pairs(self, shape: tuple[int, int, int]) -> Pairs:
         return to_pairs(self.padding) if self.padding_to is None else borders_to(shape, self.padding_to)

@@ -349,14 +349,20 @@ def test_the_two_files_niftynet_refused_together_are_refused():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "says"),
     [
-        {"axcodes": {"T1": ("R", "A", "S"), "FLAIR": ("L", "A", "S")}, "pixdim_mm": None},
-        {"axcodes": None, "pixdim_mm": {"T1": (1, 1, 1), "FLAIR": (2, 2, 2)}},
+        (
+            {"axcodes": {"T1": ("R", "A", "S"), "FLAIR": ("L", "A", "S")}, "pixdim_mm": None},
+            r"axcodes \('L', 'A', 'S'\) and pixdim unset make it LAS of .*, and there axcodes \('R', .* it RAS of ",
+        ),
+        (
+            {"axcodes": None, "pixdim_mm": {"T1": (1, 1, 1), "FLAIR": (2, 2, 2)}},
+            r"axcodes unset and pixdim \(2, 2, 2\) make it .* and there axcodes unset and pixdim \(1, 1, 1\)",
+        ),
     ],
 )
-def test_sections_prepared_differently_are_refused(settings, files):
-    with pytest.raises(InputError, match=r"\[T1\] .* and \[FLAIR\] .* give both sections the same axcodes and pixdim"):
+def test_sections_prepared_differently_are_refused(settings, says, files):
+    with pytest.raises(InputError, match=rf"s7, section \[FLAIR\]: lies on one grid with \[T1\], but here {says}"):
         SubjectLoader(**settings).load(files, "s7")
 
 
