@@ -189,22 +189,17 @@ class SectionReader:
             findings.remark(name, spec.name, "None is taken as unset")
             findings.origins.pop((name, spec.name), None)
             return spec.default
+        hint = f"; {_EXAMPLES[spec.parse]}" if spec.parse in _EXAMPLES else ""
+        if "\n" in text:
+            hint = "; indented lines belong to the value above them, so remove the blanks before the key meant"
         try:
             value = spec.parse(text)
             if spec.choices:
+                hint = ""  # the complaint lists the words
                 value = self._choice(name, spec, value)
             _check_range(spec, value)
         except ValueError as error:
-            hint = _EXAMPLES.get(spec.parse, "")
-            if "\n" in text:
-                hint = "indented lines belong to the value above them, so remove the blanks before the key meant"
-            findings.mistake_at(
-                name,
-                spec.name,
-                text,
-                f"{error}; {hint}" if hint and ";" not in str(error) else str(error),
-                is_usage=True,
-            )
+            findings.mistake_at(name, spec.name, text, f"{error}{hint}", is_usage=True)
             return spec.default
         if spec.name == "volume_padding_to_size" and not any(value):
             return spec.default

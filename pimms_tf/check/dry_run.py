@@ -13,7 +13,7 @@ from niftynet_compat.schema.keys import Verdict
 from niftynet_compat.schema.sections import SYSTEM_SECTIONS, TASK_SECTIONS, key_specs
 from niftynet_compat.settings.config import inspect_config
 from pimms_tf.check.evaluation import check_evaluation
-from pimms_tf.check.files import MOST_NAMED, Progress, Wanted, examine, say_files
+from pimms_tf.check.files import MOST_NAMED, FileFacts, Progress, Wanted, examine, say_files
 from pimms_tf.check.labels import check_label_values
 from pimms_tf.check.model_folder import check_model_folder
 from pimms_tf.check.report import (
@@ -31,7 +31,7 @@ from pimms_tf.check.report import (
 )
 from pimms_tf.check.windows import check_windows
 from pimms_tf.data.intensity import LabelMapping, foreground_mask
-from pimms_tf.errors import InputError
+from pimms_tf.errors import InputError, Mistake
 from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
 from pimms_tf.study.study import Study, inference_study, training_study, with_learnt
@@ -83,7 +83,7 @@ def _check(
     facts = examine(_wanted(study), fast, max(config.system.num_threads, 4), progress)
     say_files(facts, report, config.network.whitening, study.loader.takes_what_lies_above_0)
     codes = check_label_values(config, task, facts, {s.subject_id for s in study.training}, report, LABELS)
-    shapes = _prepared_shapes(study, report)
+    shapes = _prepared_shapes(study, facts, report)
     if study.window is not None:
         check_windows(study, shapes, report, WINDOWS)
     if fast or report.exit_code == Level.MISTAKE:
@@ -101,11 +101,11 @@ def _check(
 
 @contextmanager
 def _warnings_into(report: Report) -> Iterator[None]:
-    """Warnings of all rooms become remarks instead of lines on the console; other messages are dropped."""
+    """Warnings of all rooms become remarks on the topic looked at, not lines on the console; others are dropped."""
 
     class _Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            report.remark(_TOPIC_OF.get(record.name, FILES), record.getMessage())
+            report.remark(report.topic, record.getMessage())
 
     collector = _Collector(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("pimms_tf", "niftynet_compat")]
@@ -119,16 +119,6 @@ def _warnings_into(report: Report) -> Iterator[None]:
         for logger, propagates in zip(loggers, before, strict=True):
             logger.removeHandler(collector)
             logger.propagate = propagates
-
-
-_TOPIC_OF = {
-    "niftynet_compat.subjects.discovery": SUBJECTS,
-    "niftynet_compat.subjects.partition": PHASES,
-    "pimms_tf.study.task": WINDOWS,
-    "pimms_tf.study.cohort": SUBJECTS,
-    "pimms_tf.data.labels": EXAMPLE,
-    "pimms_tf.data.patient": EXAMPLE,
-}
 
 
 def _say_remarks(config: Config, report: Report) -> None:
@@ -217,19 +207,18 @@ def _wanted(study: Study) -> list[Wanted]:
     ]
 
 
-def _prepared_shapes(study: Study, report: Report) -> dict[str, tuple[int, int, int]]:
+def _prepared_shapes(study: Study, facts: Sequence[FileFacts], report: Report) -> dict[str, tuple[int, int, int]]:
+    """The shape of each subject once it is prepared; a file that was refused by itself is not refused once more."""
     shapes: dict[str, tuple[int, int, int]] = {}
-    refused: list[str] = []
+    broken = {(each.wanted.subject_id, each.wanted.section) for each in facts if each.error}
+    refused: list[Mistake] = []
     for files in study.used:
         try:
             shapes[files.subject_id] = study.loader.prepared_shape(files.images, files.subject_id)
         except InputError as error:
-            refused.append(str(error))
-    # What a file itself has been refused for is said already.
-    said = [finding.text for finding in report.findings if finding.topic == FILES]
-    refused = [text for text in refused if not any(mistake.split(": ", 1)[-1] in text for mistake in said)]
-    for text in refused[:MOST_NAMED]:
-        report.mistake(FILES, text)
+            refused += [mistake for mistake in error.mistakes if (mistake.subject, mistake.section) not in broken]
+    for mistake in refused[:MOST_NAMED]:
+        report.mistake(FILES, str(mistake))
     if len(refused) > MOST_NAMED:
         report.mistake(FILES, f"{len(refused) - MOST_NAMED} more subjects are refused for such reasons")
     return shapes

@@ -15,7 +15,7 @@ from pimms_tf.data.formats import NIBABEL_SUFFIXES, PICTURE_SUFFIXES
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, read_image_header
 from pimms_tf.data.intensity import is_centred
-from pimms_tf.errors import InputError
+from pimms_tf.errors import InputError, Mistake
 from pimms_tf.study.cohort import grouped
 from pimms_tf.wording import some_of
 
@@ -83,9 +83,10 @@ def examine_file(wanted: Wanted, fast: bool) -> FileFacts:
         reader = _reader_of(wanted)
         image = (read_image_header if fast else read_image)(wanted.path, wanted.loader)
         stored = _stored_type(wanted)
-    except (InputError, OSError) as error:
-        text = str(error)
-        return FileFacts(wanted, text if str(wanted.path) in text else f"{wanted.path}: {text}")
+    except InputError as error:
+        return FileFacts(wanted, str(error.within(*wanted[:3])))
+    except OSError as error:
+        return FileFacts(wanted, str(Mistake(error.strerror or str(error)).within(*wanted[:3])))
     facts = FileFacts(wanted, "", image.original, image.data.shape[3], stored, reader)
     if fast:
         return facts
@@ -124,7 +125,7 @@ def say_files(
     report.table(FILES, columns, grid_rows(facts))
     broken = [each for each in facts if each.error]
     for each in broken[:MOST_NAMED]:
-        report.mistake(FILES, f"{each.wanted.name}: {each.error}")
+        report.mistake(FILES, each.error)
     if len(broken) > MOST_NAMED:
         rest = some_of(each.wanted.path.name for each in broken[MOST_NAMED:])
         report.mistake(FILES, f"{len(broken) - MOST_NAMED} more files cannot be used: {rest}")

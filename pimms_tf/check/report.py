@@ -64,6 +64,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    topic: str = FILES  # what is being looked at
 
     @property
     def exit_code(self) -> int:
@@ -94,12 +95,15 @@ class Report:
 
     @contextmanager
     def collecting(self, topic: str) -> Iterator[None]:
-        """Turns an error of the user's into the mistakes that it holds."""
+        """Turns an error of the user's into the mistakes that it holds; what is remarked meanwhile is on the topic."""
+        before, self.topic = self.topic, topic
         try:
             yield
         except InputError as error:
             for mistake in error.mistakes:
                 self.mistake(topic, str(mistake))
+        finally:
+            self.topic = before
 
     def text(self) -> str:
         """The report for people: topics with tables, figures and findings, and the verdict in the last line."""

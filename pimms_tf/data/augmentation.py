@@ -390,7 +390,7 @@ def missing_slots(subject: Subject, max_slots: int) -> int:
     num_scans = len(subject.valid)
     if num_scans > max_slots:
         raise InputError(
-            f"subject {subject.subject_id} has {num_scans} scans but max_slots is {max_slots}: raise max_slots"
+            f"there are {num_scans} scans but max_slots is {max_slots}: raise max_slots", subject=subject.subject_id
         )
     return max_slots - num_scans
 

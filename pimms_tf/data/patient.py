@@ -47,14 +47,13 @@ class Patient(NamedTuple):
 
     @contextmanager
     def named(self, section: str | None = None) -> Iterator[None]:
-        """Adds the subject and the section to the message of an InputError that cannot know them."""
+        """Adds the subject, the section and the file to an InputError of what cannot know them."""
         try:
             yield
         except InputError as error:
-            who = self.name if section is None else self.section(section)
-            if section is not None and self.file(section) and str(self.images[section]) in str(error):
-                who = f"{self.name}, section [{section}]"
-            raise InputError(f"{who}: {error}") from error
+            image = None if section is None else self.images[section]
+            path = image if isinstance(image, Path) else None
+            raise error.within(self.subject_id, section or "", path) from error
 
     def check_reference(self, reference: str) -> None:
         """Refuses a subject without a file of the section that is the reference."""

@@ -53,9 +53,7 @@ class _Recipe:
         subject = self.cache.get(index)
         with _naming(subject):
             if self.label_required and subject.label is None:
-                raise InputError(
-                    f"subject {subject.subject_id} has no label: add its file, or leave the subject out of training"
-                )
+                raise InputError("there is no label: add its file, or leave the subject out of training")
             if self.augment is not None:
                 subject = self.augment(subject, rng)
             locations = np.asarray(self.locate(subject, rng))
@@ -389,6 +387,4 @@ def _naming(subject: Subject) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if f"subject {subject.subject_id}" in str(error):
-            raise
-        raise InputError(f"subject {subject.subject_id}: {error}") from error
+        raise error.within(subject=subject.subject_id) from error

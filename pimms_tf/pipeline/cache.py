@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from pimms_tf.data.subjects import Subject
-from pimms_tf.errors import InputError
+from pimms_tf.errors import InputError, Mistake
 from pimms_tf.pipeline.entry import Warned
 from pimms_tf.pipeline.keys import file_states, subject_key
 from pimms_tf.pipeline.store import Room, SubjectStore
@@ -225,10 +225,11 @@ class CachedLoader:
 
 
 class Outcome(NamedTuple):
-    """How preparing went; `message` says why it failed."""
+    """How preparing went; `message` says why it failed, `mistakes` what the user can mend."""
 
     state: str  # stored, no room, unwritable, changed, mistake or failure
     message: str = ""
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def prepare(
@@ -304,7 +305,7 @@ class _Readers:
             self._is_broken = True
             return None
         if outcome.state == "mistake":
-            raise InputError(outcome.message)
+            raise InputError(*outcome.mistakes)
         if outcome.state == "failure":
             raise RuntimeError(f"subject {subject_id} could not be prepared:\n{outcome.message}")
         return outcome
@@ -331,11 +332,11 @@ def _end_with_parent() -> None:
 def _prepare_apart(
     store: SubjectStore, loader: PreparesSubjects, images: Mapping[str, Path], subject_id: str
 ) -> Outcome:
-    # Exceptions travel as text: some cannot be pickled, and none brings its traceback along.
+    # Exceptions travel as what they say: some cannot be pickled, and none brings its traceback along.
     try:
         key = subject_key(loader, images, subject_id)
         return prepare(store, loader, images, subject_id, key)[2]
     except InputError as error:
-        return Outcome("mistake", str(error))
+        return Outcome("mistake", mistakes=error.mistakes)
     except Exception:  # whatever it is, the parent raises it with this text
         return Outcome("failure", traceback.format_exc())

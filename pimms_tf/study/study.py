@@ -189,7 +189,7 @@ def check_volumes(study: Study) -> None:
         try:
             resolve_window(shape, study.window)
         except InputError as error:
-            raise InputError(f"subject {files.subject_id}: {error}") from error
+            raise error.within(subject=files.subject_id) from error
 
 
 def _check_settings(config: Config, asked: Task, heed: Heed, needs_label: bool) -> None:

@@ -93,7 +93,7 @@ def test_whatever_goes_wrong_with_one_subject_the_others_are_done(cohort, caplog
     cohort.write(NETWORK={"name": "hemis"}, INFERENCE=ALL, T2={"pixdim": "(6, 6, 6)"})
     with caplog.at_level("INFO"), pytest.raises(InputError, match="3 of 6 subjects could not be done"):
         inference.inference(prepared(cohort))
-    assert f"2 of 6: sub01 failed: subject sub01, section [T1]: {link} is a link to ../annex" in caplog.text
+    assert f"2 of 6: sub01 failed: subject sub01, section [T1], {link}: is a link to ../annex" in caplog.text
     assert "4 of 6: sub03 failed: subject sub03, section [T2] (" in caplog.text
     assert "voxels of (6e+06, 6e+06, 6e+06) mm would become" in caplog.text
     assert len(contents(output(cohort), ".nii.gz")) == 3

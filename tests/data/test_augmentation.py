@@ -403,7 +403,7 @@ def test_settings_out_of_range_are_refused(settings_, sentence):
 
 
 def test_more_scans_than_slots_are_refused_with_the_subject():
-    with pytest.raises(InputError, match="subject s012 has 3 scans but max_slots is 2: raise max_slots"):
+    with pytest.raises(InputError, match="subject s012: there are 3 scans but max_slots is 2: raise max_slots"):
         augmentation.pad_slots(make_subject(), 2)
 
 

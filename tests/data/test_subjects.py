@@ -430,7 +430,7 @@ def test_a_subject_without_any_scan_is_refused(files):
 @pytest.mark.parametrize("name", ["T1", "label", "sampler"])
 def test_a_file_that_cannot_be_read_is_named_with_its_subject(name, files):
     files[name].write_bytes(b"")
-    with pytest.raises(InputError, match=rf"^subject s7, section \[{name}\]: {files[name]} is empty \(0 bytes\)"):
+    with pytest.raises(InputError, match=rf"^subject s7, section \[{name}\], {files[name]}: is empty \(0 bytes\)"):
         SubjectLoader().load(files, "s7")
 
 
@@ -463,7 +463,7 @@ def test_landmarks_for_other_sections_only_are_refused(files):
 
 
 def test_an_order_that_forbids_interpolation_is_named_with_its_file(files):
-    with pytest.raises(InputError, match=r"section \[label\] .*: interp_order is -1, never interpolate"):
+    with pytest.raises(InputError, match=r"section \[label\], .*: interp_order is -1, never interpolate"):
         SubjectLoader(pixdim_mm=(2, 2, 2), orders={"label": -1}).load(files)
 
 

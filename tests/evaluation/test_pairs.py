@@ -29,7 +29,7 @@ def refused(pair, message, by_headers=True):
     for check in [lambda: read_pair(pair, RULES), *([lambda: check_pair(pair)] if by_headers else [])]:
         with pytest.raises(InputError, match=message) as caught:
             check()
-        assert str(caught.value).startswith("subject s1: ")
+        assert str(caught.value).startswith("subject s1")
 
 
 def test_both_are_turned_to_slices_that_are_axial(pair):
@@ -64,7 +64,7 @@ def test_one_file_by_any_name_is_refused(pair, tmp_path):
 
 
 def test_files_that_are_not_there_are_named(pair, tmp_path):
-    refused(pair._replace(inferred=tmp_path / "gone.nii.gz"), "gone.nii.gz does not exist")
+    refused(pair._replace(inferred=tmp_path / "gone.nii.gz"), "gone.nii.gz: does not exist")
     (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
     refused(pair._replace(reference=tmp_path / "loop.nii.gz"), "is a link to loop.nii.gz, where no file is")
 

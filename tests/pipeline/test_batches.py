@@ -458,7 +458,7 @@ def refusal(text):
 
 
 def test_a_subject_that_fails_to_load_ends_the_iteration_with_its_own_exception():
-    mistake = InputError("t1/s003.nii.gz has no voxels: export the image again")
+    mistake = InputError("t1/s003.nii.gz: has no voxels: export the image again")
 
     def loader(index):
         if index == 3:
@@ -493,23 +493,23 @@ def first_subject(seed):
 def test_a_derived_dataset_quotes_the_mistake():
     def loader(index):
         if index == 3:
-            raise InputError("t1/s003.nii.gz has no voxels")
+            raise InputError("t1/s003.nii.gz: has no voxels")
         return make_subject(index)
 
     dataset = training_batches(range(40), loader, None, cut(num=1), 2, 0, 1).take(40)
-    with pytest.raises(tf.errors.OpError, match=re.escape("t1/s003.nii.gz has no voxels")):
+    with pytest.raises(tf.errors.OpError, match=re.escape("t1/s003.nii.gz: has no voxels")):
         list(dataset)
 
 
 def test_a_missing_label_is_refused_with_its_subject():
     loader = Loader(label=lambda index: index != 2)
-    with refusal("subject s002 has no label: add its file, or leave the subject out of training"):
+    with refusal("subject s002: there is no label: add its file, or leave the subject out of training"):
         batches(10, loader=loader)
 
 
 def test_more_scans_than_slots_are_refused_with_the_subject():
     loader = Loader(num_scans=lambda index: 4 if index == 2 else 3)
-    with refusal("subject s002 has 4 scans but max_slots is 3: raise max_slots"):
+    with refusal("subject s002: there are 4 scans but max_slots is 3: raise max_slots"):
         batches(10, loader=loader, max_slots=3)
 
 

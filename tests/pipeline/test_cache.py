@@ -552,7 +552,7 @@ def test_mistakes_are_those_of_the_loader_and_nothing_is_stored(images, folder, 
         with pytest.raises(InputError, match=re.escape("nobody.nii.gz does not exist")):
             loader.load(missing, subject_id="s1")
     images["T1"].write_bytes(b"no image")
-    with pytest.raises(InputError, match=re.escape("s1_T1.nii.gz is no image or is damaged")):
+    with pytest.raises(InputError, match=re.escape("s1_T1.nii.gz: is no image or is damaged")):
         CachedLoader(LOADER, folder).load(images, "s1")
     assert not files_of(folder)
 
