@@ -19,6 +19,7 @@ from pimms_tf.simulation.tissues import BRAIN, FLUID, GREY, INDEX, WHITE, WHITE_
 VENTRICLES = (4, 5, 43, 44, 31, 63, 136, 137, 163, 164)  # lateral ventricles and the plexus in them
 COARSE_MM = 4  # grid of the registration to MNI space
 WARP_REACH_MM = 25  # farther from the ventricles than this, the warp no longer tells places apart
+NEAR = 12  # mm and voxels around the brain within which distances are told
 FLUID_MM = 3.0  # fluid put around a brain whose map ends at its surface
 
 
@@ -116,21 +117,25 @@ def make_head(
     brain = np.isin(tissue, BRAIN) & (tissue != FLUID)
     if brain.sum() < 200_000:
         raise InputError(f"{name}: {int(brain.sum())} voxels of brain are no whole head; give whole label maps")
-    brain = ndimage.binary_closing(brain, iterations=2) | brain | ventricles
-    brain = ndimage.binary_fill_holes(brain)
-    outside_mm = ndimage.distance_transform_edt(~brain)
-    brain_mm = np.where(brain, 0.5 - ndimage.distance_transform_edt(brain), outside_mm - 0.5).astype(np.float32)
-    whole = bool((tissue > INDEX["choroid plexus"]).sum() > 100_000)
-    if whole:
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
+    box = tuple(slice(max(0, s.start - NEAR), min(n, s.stop + NEAR)) for s, n in zip(box, brain.shape, strict=True))
+    near, hollow = brain[box], ventricles[box]
+    near = ndimage.binary_fill_holes(ndimage.binary_closing(near, iterations=2) | near | hollow)
+    brain_mm = np.full(tissue.shape, NEAR, np.float32)
+    outside_mm = ndimage.distance_transform_edt(~near)
+    brain_mm[box] = np.where(near, 0.5 - ndimage.distance_transform_edt(near), np.minimum(outside_mm - 0.5, NEAR))
+    if whole := bool((tissue > INDEX["choroid plexus"]).sum() > 100_000):
         tissue = _with_muscle(tissue)
     else:
-        tissue = np.where((tissue == 0) & (outside_mm <= FLUID_MM), np.uint8(FLUID), tissue)
-    ventricle_mm = ndimage.distance_transform_edt(~ventricles).astype(np.float32)
-    inner = np.isin(tissue, (*WHITE_LIKE, INDEX["thalamus"], INDEX["pallidum"], INDEX["putamen"], INDEX["caudate"]))
-    surface_mm = ndimage.distance_transform_edt(inner | (ventricle_mm < 1.5)).astype(np.float32)
+        tissue = np.where((tissue == 0) & (brain_mm <= FLUID_MM), np.uint8(FLUID), tissue)
+    ventricle_mm, surface_mm = np.full(tissue.shape, 99, np.float32), np.zeros(tissue.shape, np.float32)
+    ventricle_mm[box] = ndimage.distance_transform_edt(~hollow)
+    inner = np.isin(tissue[box], (*WHITE_LIKE, *(INDEX[n] for n in ("thalamus", "pallidum", "putamen", "caudate"))))
+    surface_mm[box] = ndimage.distance_transform_edt(inner | (ventricle_mm[box] < 1.5))
     kept = None
     if cache is not None:
-        known = hashlib.sha256(tissue.tobytes() + ventricles.tobytes() + np.round(affine, 4).tobytes()).hexdigest()
+        seen = np.where(tissue > INDEX["choroid plexus"], np.uint8(0), tissue)
+        known = hashlib.sha256(seen.tobytes() + ventricles.tobytes() + np.round(affine, 4).tobytes()).hexdigest()
         kept = Path(cache) / f"{known[:32]}.npy"
     if kept is not None and kept.exists():
         mni_mm = np.load(kept, allow_pickle=False)
@@ -145,7 +150,8 @@ def make_head(
 
 def _with_muscle(tissue: np.ndarray) -> np.ndarray:
     """The same head with muscle in place of fat where soft tissue lies deep; maps do not tell the two apart."""
-    depth_mm = ndimage.distance_transform_edt(tissue != 0)
+    depth_mm = 2 * ndimage.distance_transform_edt(tissue[::2, ::2, ::2] != 0)
+    depth_mm = np.kron(depth_mm.astype(np.float32), np.ones((2, 2, 2), np.float32))[tuple(map(slice, tissue.shape))]
     patches = smooth_noise(tissue.shape, 4, np.random.default_rng(0))
     deep = (tissue == INDEX["fat"]) & (depth_mm + 3 * patches > 9)
     return np.where(deep, np.uint8(INDEX["muscle"]), tissue)

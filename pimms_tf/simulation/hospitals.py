@@ -37,7 +37,7 @@ def draw_protocol(contrast: Contrast, field_t: float, rng: np.random.Generator) 
         else:
             sequence, tr, te, ti = "inversion recovery", u(1800, 2800), u(8, 25), u(750, 950)
     elif contrast == "T2":
-        tr, te, volume = u(3000, 7500), u(75, 125), rng.random() < 0.15
+        tr, te, volume = u(3000, 7500), u(75, 115), rng.random() < 0.15
     elif contrast == "FLAIR":
         volume = rng.random() < 0.4
         tr = u(4800, 8000) if volume else u(7000, 11000)
@@ -81,7 +81,7 @@ def draw_protocol(contrast: Contrast, field_t: float, rng: np.random.Generator) 
         snr=round(float(np.exp(u(np.log(12), np.log(70)))), 1),
         bias=round(float(u(0.02, 0.12) if field_t < 2 else u(0.03, 0.2)), 3),
         fat=round(float(u(0.02, 0.3)), 2) if suppressed else 1.0,
-        magnetisation_transfer=round(float(u(0.86, 1.0)), 3) if contrast in ("T2", "FLAIR", "PD") else 1.0,
+        magnetisation_transfer=round(float(u(0.84, 0.98) if contrast == "FLAIR" else u(0.92, 1.0)), 3),
         b_s_mm2=b,
         motion_mm=round(float(u(0.3, 1.5)), 2) if rng.random() < 0.15 else 0.0,
     )

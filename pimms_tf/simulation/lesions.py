@@ -42,32 +42,32 @@ def draw_lesions(
 ) -> Lesions:
     """Lesions of one patient: real masks, grown ones or both; without `masks` they are all grown.
 
-    `load_ml` is about what they measure; None: 0.2 to 60 ml, small loads as often as large ones on a logarithmic scale
-    (real masks keep some of their own); 0: none.
+    `load_ml` is about what they measure; None: 0.3 to 60 ml, small loads as often as large ones on a logarithmic scale,
+    and none in one patient of 16; 0: none.
     """
     white = np.isin(head.tissue, WHITE_LIKE)
     box = ndimage.find_objects(white.astype(np.uint8))[0]
     box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
     inside = _Inside(head, box)
-    free = load_ml is None
-    if free:
-        load_ml = float(np.exp(rng.uniform(np.log(0.2), np.log(60))))
+    if load_ml is None:
+        load_ml = 0.0 if rng.random() < 0.06 else float(np.exp(rng.uniform(np.log(0.3), np.log(60))))
     normal = _caps(inside, rng)
     if load_ml == 0:
         nothing = np.zeros(normal.shape, np.float32)
         return Lesions(inside.start, *[nothing] * 5, normal, nothing > 0)
 
     level = np.full(normal.shape, -1.0, np.float32)  # above 0: lesion
-    kind = rng.random()
-    if masks and kind < 0.75:
-        for _ in range(1 + (rng.random() < 0.35)):
-            level = np.maximum(level, _real(inside, masks[rng.integers(len(masks))], rng))
-    if not masks or kind > 0.55:
-        level = np.maximum(level, _grown(inside, load_ml, rng) - 1e-3)
-    level = np.where(inside.allowed, level, -1)
+    kind = rng.random() if masks else 1.0
+    grown = 0.0 if kind < 0.55 else 1.0 if kind > 0.75 else rng.uniform(0.2, 0.8)  # share of the load
+    if grown < 1:
+        parts = [1.0] if rng.random() < 0.65 else [0.6, 0.4]
+        for part in parts:
+            level = np.maximum(level, _real(inside, masks, load_ml * part * (1 - grown), rng))
+    if grown > 0:
+        level = np.maximum(level, _grown(inside, load_ml * grown, rng))
     level = _thinned(level, load_ml, rng)
-    share = np.clip(level / np.float32(rng.uniform(0.3, 0.9)) + 0.5, 0, 1) * inside.allowed
-    label = share >= rng.uniform(0.4, 0.55)
+    share = np.clip(level / np.float32(rng.uniform(0.3, 0.8)) + np.float32(rng.uniform(0.5, 1)), 0, 1) * inside.allowed
+    label = level > 0
     return Lesions(inside.start, share, *_contrast(label, share, rng), _dirty(label, normal, inside, rng), label)
 
 
@@ -94,17 +94,23 @@ class _Inside:
         return self.white.shape
 
 
-def _real(inside: _Inside, real: LesionMask, rng: np.random.Generator) -> np.ndarray:
+def _real(inside: _Inside, masks: Sequence[LesionMask], load_ml: float, rng: np.random.Generator) -> np.ndarray:
     """How far each voxel is inside lesions of a real patient, mirrored or not, shifted, bent, thinned or grown."""
+    sizes_ml = np.array([mask.mask.sum() / 1000 for mask in masks])
+    fitting = np.exp(-(np.log(sizes_ml / load_ml) ** 2) / (2 * 0.8**2)) + 0.02
+    real = masks[rng.choice(len(masks), p=fitting / fitting.sum())]
     places = inside.mni_mm
     if rng.random() < 0.5:
         places = places * np.array([-1, 1, 1], np.float32)[:, None, None, None]
-    bend = rng.uniform(0, 4) * np.stack([smooth_noise(inside.shape, 12, rng) for _ in range(3)])
+    bend = np.float32(rng.uniform(0, 4)) * np.stack([smooth_noise(inside.shape, 12, rng) for _ in range(3)])
     places = places + bend + rng.normal(0, 2, (3, 1, 1, 1)).astype(np.float32)
     soft = ndimage.gaussian_filter(real.mask.astype(np.float32), rng.uniform(0.4, 0.8))
     voxels = moved_places(np.linalg.inv(real.affine), places).astype(np.float32)
     found = ndimage.map_coordinates(soft, voxels, order=1, output=np.float32, prefilter=False)
-    return found - np.float32(np.clip(rng.normal(0.4, 0.12), 0.15, 0.7))
+    found = np.where(inside.allowed, found, 0)
+    size = min(int(load_ml * 1000), found.size // 2)
+    edge = np.partition(found, -size - 1, axis=None)[-size - 1]
+    return np.where(found > 0, found - np.float32(np.clip(edge, 0.12, 0.7)), -1).astype(np.float32)
 
 
 def _grown(inside: _Inside, load_ml: float, rng: np.random.Generator) -> np.ndarray:
@@ -137,10 +143,9 @@ def _thinned(level: np.ndarray, load_ml: float, rng: np.random.Generator) -> np.
         return level
     sizes = np.bincount(pieces.ravel(), minlength=number + 1)[1:]
     order = rng.permutation(number)
-    keep = np.cumsum(sizes[order]) - sizes[order] <= max(load_ml * 1000 * 1.5, 30)
-    keep &= rng.random(number) < rng.uniform(0.5, 1)
-    if not keep.any():
-        keep[0] = True
+    keep = np.cumsum(sizes[order]) - sizes[order] <= max(load_ml * 1000 * 1.3, 30)
+    keep &= rng.random(number) < rng.uniform(0.6, 1)
+    keep |= sizes[order] == sizes.max()
     gone = np.ones(number + 1, bool)
     gone[1 + order[keep]] = False
     gone[0] = False
@@ -163,15 +168,15 @@ def _contrast(label: np.ndarray, share: np.ndarray, rng: np.random.Generator) ->
     core = np.clip(depth_mm / np.float32(rng.uniform(1.5, 5)), 0, 1)
     wide, fine = smooth_noise(shape, 4, rng), smooth_noise(shape, 1.5, rng)
     wide1 = smooth_noise(shape, 4, rng)
-    severity = 0.35 * base + 0.5 * own[0][pieces] + 0.35 * wide + 0.2 * fine
-    t2 = np.float32(rng.uniform(0.3, 0.6)) * np.exp(0.55 * severity) * (0.6 + 0.6 * core)
+    severity = 0.3 * base + 0.55 * own[0][pieces] + 0.45 * wide + 0.25 * fine
+    t2 = np.float32(rng.uniform(0.5, 0.95)) * np.exp(0.6 * severity) * (0.75 + 0.5 * core)
     holes = 0.5 * severity + 0.45 * own[1][pieces] + 0.45 * wide1 + 0.15 * fine
-    t1 = np.float32(rng.uniform(0.25, 0.6)) * np.exp(0.7 * holes) * (0.5 + 0.8 * core)
+    t1 = np.float32(rng.uniform(0.25, 0.75)) * np.exp(0.75 * holes) * (0.5 + 0.8 * core)
     liquid = (own[2][pieces] > rng.uniform(1.6, 3)) & (depth_mm > 1.2)
     t1 = np.where(liquid, t1 + 1.5, t1)
     t2 = np.where(liquid, t2 + 1.5, t2)
     t1, t2 = np.clip(t1, 0.02, 3.2), np.clip(t2, 0.05, 4)
-    water = np.clip(0.25 * t1 + 0.1, 0, 0.9)
+    water = np.clip(0.3 * t1 + 0.15, 0, 0.9)
     enhancing = np.zeros(shape, np.float32)
     if number and rng.random() < 0.4:
         active = rng.random(number + 1) < rng.uniform(0.02, 0.25)

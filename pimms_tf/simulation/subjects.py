@@ -27,7 +27,7 @@ MODALITY: Mapping[Contrast, int] = {"T1": 0, "T1ce": 0, "T2": 1, "FLAIR": 2}
 class SimulatedSubject:
     """Scans (x, y, z, scan) float32 in arbitrary units on one RAS grid, as taken by `protocols`, in their order.
 
-    `lesion` and `brain` (x, y, z) bool; `affine` (4, 4) in mm. Stripped scans are exactly 0 outside the brain.
+    `lesion` and `brain` (x, y, z) bool; `tissue` (x, y, z) uint8 indexes TISSUES, lesions left out; `affine` (4, 4) in mm. Stripped scans are exactly 0 outside the brain.
     """
 
     subject_id: str
@@ -36,6 +36,7 @@ class SimulatedSubject:
     hospital: Hospital
     lesion: np.ndarray
     brain: np.ndarray
+    tissue: np.ndarray
     affine: np.ndarray
 
     @property
@@ -117,9 +118,10 @@ def simulate(
         scans *= _stripped(brain_mm, treatment == "badly stripped", grid_mm, rng)[..., None]
     elif treatment == "defaced":
         scans *= _defaced(head, [along_axes(axis, to_grid) for axis in places], brain_mm)[..., None]
+    middle = np.ascontiguousarray(tissue[tuple(slice(f // 2, None, f) for f in factor)])
     affine = nib.affines.from_matvec(np.diag(grid_mm), -(np.array(shape) - 1) / 2 * grid_mm)
     brain = (brain_mm < rng.uniform(0, 1)) | lesion
-    return SimulatedSubject(subject_id, scans, hospital.protocols, hospital, lesion, brain, affine)
+    return SimulatedSubject(subject_id, scans, hospital.protocols, hospital, lesion, brain, middle, affine)
 
 
 def _field_of_view(

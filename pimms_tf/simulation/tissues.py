@@ -1,4 +1,4 @@
-"""What a head is made of: FreeSurfer's label codes, and the relaxation times and water of each tissue at 1.5 and 3 T."""
+"""What a head is made of: label codes of FreeSurfer, relaxation times and water of each tissue at 1.5 and 3 T."""
 
 from dataclasses import dataclass
 
@@ -25,46 +25,36 @@ class Tissue:
 # blood: Stanisz, Lu et al., Magn Reson Med 2004;52:679; fat and muscle: Gold et al., AJR 2004;183:343, with a T2 of fat
 # as trains of echoes show it; water contents: Ernst et al., J Magn Reson B 1993;102:1. Codes of extracerebral tissues
 # are those of the SynthSeg training maps and of FreeSurfer's head atlas (900 and above).
+# fmt: off
 TISSUES = (
+    # name, codes, T1, T2 and T2* at 1.5 and 3 T, proton density, diffusion
     Tissue("background", (0, 165), (1000, 1000), (1, 1), (1, 1), 0.0),
-    Tissue(
-        "white matter",
-        (2, 25, 41, 57, 77, 78, 79, 85, 251, 252, 253, 254, 255, 530, 930, 192, 5001, 5002),
-        (640, 840),
-        (84, 77),
-        (66, 50),
-        0.69,
-        0.7,
-    ),
-    Tissue("cortex", (3, 42, 80, 81, 82), (1060, 1360), (100, 94), (84, 62), 0.81),
-    Tissue(
-        "cerebrospinal fluid",
-        (4, 5, 14, 15, 24, 43, 44, 72, 213, 221),
-        (4050, 4160),
-        (1300, 1100),
-        (700, 500),
-        0.99,
-        3.0,
-    ),
-    Tissue("thalamus", (9, 10, 48, 49), (850, 1090), (84, 77), (66, 48), 0.77),
-    Tissue("caudate", (11, 26, 50, 58), (990, 1270), (92, 82), (65, 46), 0.81),
-    Tissue("putamen", (12, 51), (930, 1200), (86, 74), (58, 40), 0.80),
+    Tissue("white matter", (2, 25, 41, 57, 77, 78, 79, 85, 192, 251, 252, 253, 254, 255, 530, 930, 5001, 5002),
+           (650, 860), (90, 84), (66, 50), 0.70, 0.7),
+    Tissue("cortex", (3, 42, 80, 81, 82), (1050, 1310), (98, 92), (84, 62), 0.79),
+    Tissue("cerebrospinal fluid", (4, 5, 14, 15, 24, 43, 44, 72, 213, 221),
+           (4050, 4160), (1300, 1100), (700, 500), 0.99, 3.0),
+    Tissue("thalamus", (9, 10, 48, 49), (850, 1090), (90, 83), (66, 48), 0.76),
+    Tissue("caudate", (11, 26, 50, 58), (990, 1270), (93, 85), (65, 46), 0.79),
+    Tissue("putamen", (12, 51), (930, 1200), (88, 78), (58, 40), 0.79),
     Tissue("pallidum", (13, 52), (720, 950), (70, 58), (40, 26), 0.73),
     Tissue("hippocampus", (17, 18, 53, 54), (1080, 1390), (106, 100), (84, 62), 0.83),
-    Tissue("brain stem", (16, 27, 28, 59, 60, 512, 126, 170, 173, 174, 175), (740, 960), (86, 78), (62, 48), 0.74),
-    Tissue("cerebellar white matter", (7, 46), (660, 860), (87, 80), (66, 50), 0.71, 0.7),
-    Tissue("cerebellar cortex", (6, 8, 45, 47, 172, 183, 184), (1070, 1370), (99, 92), (84, 60), 0.83),
+    Tissue("brain stem", (16, 27, 28, 59, 60, 126, 170, 173, 174, 175, 512),
+           (740, 960), (89, 82), (62, 48), 0.74),
+    Tissue("cerebellar white matter", (7, 46), (670, 880), (91, 85), (66, 50), 0.71, 0.7),
+    Tissue("cerebellar cortex", (6, 8, 45, 47, 172, 183, 184), (1060, 1340), (98, 91), (84, 60), 0.81),
     Tissue("choroid plexus", (31, 63, 136, 137, 163, 164), (1250, 1500), (140, 120), (90, 70), 0.88, 1.6),
     Tissue("artery", (502, 902), (1450, 1700), (200, 130), (120, 60), 0.88, 1.5),
     Tissue("vein", (30, 62, 514, 914), (1450, 1650), (120, 60), (60, 25), 0.88, 1.5),
     Tissue("eye", (506, 906), (3500, 3700), (900, 800), (500, 400), 0.98, 2.6),
     Tissue("muscle", (508, 908), (1000, 1400), (45, 38), (35, 25), 0.78, 1.4),
     Tissue("mucosa", (509, 909), (1050, 1350), (130, 110), (50, 35), 0.85, 1.3),
-    Tissue("skin", (511, 911, 258), (850, 1000), (60, 50), (30, 20), 0.60, 0.5),
+    Tissue("skin", (258, 511, 911), (850, 1000), (60, 50), (30, 20), 0.60, 0.5),
     Tissue("fat", (507, 907), (290, 370), (130, 120), (50, 35), 0.90, 0.05),
     Tissue("cortical bone", (515, 915), (400, 500), (5, 4), (2, 2), 0.15, 0.1),
-    Tissue("marrow", (516, 916, 262), (380, 480), (80, 70), (20, 12), 0.60, 0.1),
+    Tissue("marrow", (262, 516, 916), (380, 480), (80, 70), (20, 12), 0.60, 0.1),
 )
+# fmt: on
 INDEX = {tissue.name: number for number, tissue in enumerate(TISSUES)}
 WHITE, GREY, FLUID = INDEX["white matter"], INDEX["cortex"], INDEX["cerebrospinal fluid"]
 # Everything a brain extraction is to keep besides the fluid around it.
@@ -80,20 +70,22 @@ def tissue_map(labels: np.ndarray) -> np.ndarray:
     matter.
 
     Raises:
-        InputError: a code that is none of these; the message lists such codes.
+        InputError: a code that is none of these; the message lists such codes. Numbers that are no codes at all.
     """
     labels = np.asarray(labels)
-    codes, places = np.unique(labels, return_inverse=True)
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high > 20_000:
+        raise InputError(f"codes from {low} to {high} are not FreeSurfer's: give a label map, not a scan")
+    found = np.zeros(high + 1, np.uint8)
     of_code = {code: number for number, tissue in enumerate(TISSUES) for code in tissue.codes}
-    found = np.empty(len(codes), np.uint8)
     unknown = []
-    for place, code in enumerate(codes.tolist()):
+    for code in np.flatnonzero(np.bincount(labels.ravel(), minlength=high + 1)).tolist():
         if code in of_code:
-            found[place] = of_code[code]
+            found[code] = of_code[code]
         elif 1000 <= code < 3000 or 11000 <= code < 13000:
-            found[place] = GREY
+            found[code] = GREY
         elif 3000 <= code < 5000:
-            found[place] = WHITE
+            found[code] = WHITE
         else:
             unknown.append(code)
     if unknown:
@@ -101,7 +93,7 @@ def tissue_map(labels: np.ndarray) -> np.ndarray:
             f"codes {', '.join(map(str, unknown[:8]))} are no tissue of the head: give a label map in FreeSurfer's "
             "codes, such as aseg.mgz or the output of SynthSeg"
         )
-    return found[places].reshape(labels.shape)
+    return found[labels]
 
 
 def draw_tissues(rng: np.random.Generator, field_t: float) -> np.ndarray:
