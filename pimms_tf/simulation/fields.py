@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import erf
 
 
 def smooth_noise(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -38,13 +39,11 @@ def profile_weights(places: np.ndarray, size: int, box: float, sigma: float) -> 
     A place beyond the volume reads nothing of it.
     """
     offset = np.arange(size)[None] - places[:, None]
-    sigma = max(sigma, 0.05)
+    sigma = max(sigma, 0.35)  # voxels are points here; a narrower profile would fall between them
     # The integral of the Gaussian over the box around each voxel, the voxel being a point.
-    from scipy.special import erf
-
     box = max(box, 0.05)
     weights = erf((offset + box / 2) / (np.sqrt(2) * sigma)) - erf((offset - box / 2) / (np.sqrt(2) * sigma))
-    total = 2 * box * 1.0
+    total = 2 * box
     norm = np.maximum(weights.sum(axis=1, keepdims=True), total * 0.5)
     return (weights / norm).astype(np.float32)
 

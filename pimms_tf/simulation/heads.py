@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - its manual's own name
 from scipy import ndimage
 
 from pimms_tf.data.anatomy import tissue_maps
@@ -103,13 +103,20 @@ def packaged_head(rng: np.random.Generator) -> Head:
     score = np.stack([np.log(maps.probability[..., t] + 0.004) + 0.5 * smooth_noise(shape, 2, rng) for t in range(3)])
     tissue = np.array([GREY, WHITE, FLUID], np.uint8)[np.argmax(score, axis=0)]
     tissue[maps.probability.sum(axis=-1) < 0.5] = 0
-    return make_head("icbm152", tissue, maps.ventricles & (tissue == FLUID), maps.affine)
+    return make_head("icbm152", tissue, maps.ventricles & (tissue == FLUID), maps.affine, in_mni=True)
 
 
 def make_head(
-    name: str, tissue: np.ndarray, ventricles: np.ndarray, affine: np.ndarray, cache: Path | None = None
+    name: str,
+    tissue: np.ndarray,
+    ventricles: np.ndarray,
+    affine: np.ndarray,
+    cache: Path | None = None,
+    in_mni: bool = False,
 ) -> Head:
     """A Head from its tissues and lateral ventricles, both (x, y, z) on a RAS grid of 1 mm; `cache` as in `read_heads`.
+
+    `in_mni` says that `affine` leads to MNI space as it is.
 
     Raises:
         InputError: there is hardly any brain in it.
@@ -124,6 +131,8 @@ def make_head(
     brain_mm = np.full(tissue.shape, NEAR, np.float32)
     outside_mm = ndimage.distance_transform_edt(~near)
     brain_mm[box] = np.where(near, 0.5 - ndimage.distance_transform_edt(near), np.minimum(outside_mm - 0.5, NEAR))
+    # What the map leaves out between brain tissues is fluid too.
+    tissue = np.where((tissue == 0) & (brain_mm < 0), np.uint8(FLUID), tissue)
     if whole := bool((tissue > INDEX["choroid plexus"]).sum() > 100_000):
         tissue = _with_muscle(tissue)
     else:
@@ -132,6 +141,10 @@ def make_head(
     ventricle_mm[box] = ndimage.distance_transform_edt(~hollow)
     inner = np.isin(tissue[box], (*WHITE_LIKE, *(INDEX[n] for n in ("thalamus", "pallidum", "putamen", "caudate"))))
     surface_mm[box] = ndimage.distance_transform_edt(inner | (ventricle_mm[box] < 1.5))
+    if in_mni:
+        return Head(
+            name, tissue, affine, brain_mm, ventricle_mm, surface_mm, _coarse_places(tissue.shape, affine), whole
+        )
     kept = None
     if cache is not None:
         seen = np.where(tissue > INDEX["choroid plexus"], np.uint8(0), tissue)
@@ -225,11 +238,16 @@ def _mni_positions(tissue: np.ndarray, ventricles: np.ndarray, brain_mm: np.ndar
     demons.SetStandardDeviations(1.5)
     field = demons.Execute(own, moved)  # from own places to affinely matched ones
     shift = sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0)
-    index = np.stack(np.meshgrid(*[np.arange(0.0, n) for n in shift.shape[1:]], indexing="ij"))
-    matched = moved_places(_lps(affine) @ np.diag([COARSE_MM, COARSE_MM, COARSE_MM, 1]), index) + shift
+    matched = _coarse_places(tissue.shape, _lps(affine)) + shift
     centre, matrix = np.array(rough.GetCenter()), np.array(rough.GetMatrix()).reshape(3, 3)
     place = moved_places(nib.affines.from_matvec(matrix, rough.GetTranslation() + centre - matrix @ centre), matched)
     return moved_places(np.diag([-1, -1, 1, 1]), place).round(3).astype(np.float32)
+
+
+def _coarse_places(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+    """Where every fourth voxel lies (3, *coarse) float32."""
+    index = np.meshgrid(*[np.arange(0.0, n, COARSE_MM) for n in shape], indexing="ij")
+    return moved_places(affine, np.stack(index)).astype(np.float32)
 
 
 def moved_places(affine: np.ndarray, places: np.ndarray) -> np.ndarray:

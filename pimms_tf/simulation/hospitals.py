@@ -17,6 +17,9 @@ SETS: tuple[tuple[tuple[Contrast, ...], float], ...] = (
     (("T1", "T1", "T2", "FLAIR", "FLAIR"), 0.5),
     (("T1", "T2", "FLAIR", "T2*"), 0.5),
     (("T1", "T2", "FLAIR", "DWI"), 0.5),
+    (("T1", "T2", "FLAIR", "STIR"), 0.2),
+    (("T1", "FLAIR", "DIR"), 0.2),
+    (("T1", "T2", "FLAIR", "TOF"), 0.2),
 )
 
 
@@ -78,10 +81,10 @@ def draw_protocol(contrast: Contrast, field_t: float, rng: np.random.Generator) 
         resolution_mm=round(float(resolution), 2),
         thickness_mm=round(float(thickness), 2),
         gap_mm=round(float(gap), 2),
-        snr=round(float(np.exp(u(np.log(12), np.log(70)))), 1),
+        snr=round(float(np.exp(u(np.log(14), np.log(100)))), 1),
         bias=round(float(u(0.02, 0.12) if field_t < 2 else u(0.03, 0.2)), 3),
         fat=round(float(u(0.02, 0.3)), 2) if suppressed else 1.0,
-        magnetisation_transfer=round(float(u(0.84, 0.98) if contrast == "FLAIR" else u(0.92, 1.0)), 3),
+        magnetisation_transfer=round(float(u(0.82, 0.98) if contrast == "FLAIR" else u(0.92, 1.0)), 3),
         b_s_mm2=b,
         motion_mm=round(float(u(0.3, 1.5)), 2) if rng.random() < 0.15 else 0.0,
     )

@@ -21,7 +21,8 @@ class Lesions:
     `share` is how much of a voxel is lesion. Where it is, `t1` and `t2` say how much longer than in healthy tissue
     relaxation takes (0.5: half as long again), `water` how much more of the gap to pure water it holds, `enhancing`
     how far contrast agent leaks in, 0 to 1. `normal` is how much longer T2 is in bright tissue that is no lesion:
-    caps and rims of ventricles, dirty white matter. `label` (x, y, z) bool is what a rater marks.
+    caps and rims of ventricles, dirty white matter; `fluid` is the share of perivascular spaces. `label` (x, y, z) bool
+    is what a rater marks.
     """
 
     start: tuple[int, int, int]
@@ -31,6 +32,7 @@ class Lesions:
     water: np.ndarray
     enhancing: np.ndarray
     normal: np.ndarray
+    fluid: np.ndarray
     label: np.ndarray
 
 
@@ -51,10 +53,10 @@ def draw_lesions(
     inside = _Inside(head, box)
     if load_ml is None:
         load_ml = 0.0 if rng.random() < 0.06 else float(np.exp(rng.uniform(np.log(0.3), np.log(60))))
-    normal = _caps(inside, rng)
+    normal, fluid = _caps(inside, rng), _spaces(inside, rng)
     if load_ml == 0:
         nothing = np.zeros(normal.shape, np.float32)
-        return Lesions(inside.start, *[nothing] * 5, normal, nothing > 0)
+        return Lesions(inside.start, *[nothing] * 5, normal, fluid, nothing > 0)
 
     level = np.full(normal.shape, -1.0, np.float32)  # above 0: lesion
     kind = rng.random() if masks else 1.0
@@ -65,10 +67,13 @@ def draw_lesions(
             level = np.maximum(level, _real(inside, masks, load_ml * part * (1 - grown), rng))
     if grown > 0:
         level = np.maximum(level, _grown(inside, load_ml * grown, rng))
-    level = _thinned(level, load_ml, rng)
-    share = np.clip(level / np.float32(rng.uniform(0.3, 0.8)) + np.float32(rng.uniform(0.5, 1)), 0, 1) * inside.allowed
-    label = level > 0
-    return Lesions(inside.start, share, *_contrast(label, share, rng), _dirty(label, normal, inside, rng), label)
+    label = _thinned(level > 0, load_ml, rng)
+    # Half a voxel and more around the edge the tissue changes; raters mark most of it.
+    edge = ndimage.gaussian_filter(label.astype(np.float32), rng.uniform(0.45, 0.9))
+    share = np.clip((edge - 0.5) * np.float32(rng.uniform(1, 2)) + np.float32(rng.uniform(0.5, 0.9)), 0, 1)
+    share = np.maximum(share * (edge > 0.05), label * np.float32(rng.uniform(0.5, 0.9))) * inside.allowed
+    contrast = _contrast(label, share, rng)
+    return Lesions(inside.start, share, *contrast, _dirty(label, normal, inside, rng), fluid * ~label, label)
 
 
 class _Inside:
@@ -136,22 +141,19 @@ def _grown(inside: _Inside, load_ml: float, rng: np.random.Generator) -> np.ndar
     return (level - np.partition(candidates, -size)[-size]).astype(np.float32)
 
 
-def _thinned(level: np.ndarray, load_ml: float, rng: np.random.Generator) -> np.ndarray:
-    """The level with some of its lesions taken away, until about the load is left or a draw says so."""
-    pieces, number = ndimage.label(level > 0)
+def _thinned(lesion: np.ndarray, load_ml: float, rng: np.random.Generator) -> np.ndarray:
+    """The lesions (x, y, z) bool without some of them, the largest kept, so that about the load is left or less."""
+    pieces, number = ndimage.label(lesion)
     if number == 0:
-        return level
+        return lesion
     sizes = np.bincount(pieces.ravel(), minlength=number + 1)[1:]
     order = rng.permutation(number)
     keep = np.cumsum(sizes[order]) - sizes[order] <= max(load_ml * 1000 * 1.3, 30)
     keep &= rng.random(number) < rng.uniform(0.6, 1)
     keep |= sizes[order] == sizes.max()
-    gone = np.ones(number + 1, bool)
-    gone[1 + order[keep]] = False
-    gone[0] = False
-    # The blur around a lesion goes with it.
-    around = ndimage.grey_dilation(np.where(gone[pieces], 1, 0).astype(np.uint8), size=3) > 0
-    return np.where(gone[pieces] | (around & (level <= 0)), np.float32(-1), level)
+    kept = np.zeros(number + 1, bool)
+    kept[1 + order[keep]] = True
+    return kept[pieces]
 
 
 def _contrast(label: np.ndarray, share: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -162,16 +164,16 @@ def _contrast(label: np.ndarray, share: np.ndarray, rng: np.random.Generator) ->
         near = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
         pieces = pieces[tuple(near)]
     shape = label.shape
-    base = rng.normal(0, 1)
+    base = float(rng.normal(0, 1))
     own = rng.normal(0, 1, (3, number + 1)).astype(np.float32)
     depth_mm = ndimage.distance_transform_edt(label).astype(np.float32)
     core = np.clip(depth_mm / np.float32(rng.uniform(1.5, 5)), 0, 1)
     wide, fine = smooth_noise(shape, 4, rng), smooth_noise(shape, 1.5, rng)
     wide1 = smooth_noise(shape, 4, rng)
     severity = 0.3 * base + 0.55 * own[0][pieces] + 0.45 * wide + 0.25 * fine
-    t2 = np.float32(rng.uniform(0.5, 0.95)) * np.exp(0.6 * severity) * (0.75 + 0.5 * core)
+    t2 = np.float32(rng.uniform(0.5, 0.95)) * np.exp(0.65 * severity) * (0.75 + 0.5 * core)
     holes = 0.5 * severity + 0.45 * own[1][pieces] + 0.45 * wide1 + 0.15 * fine
-    t1 = np.float32(rng.uniform(0.25, 0.75)) * np.exp(0.75 * holes) * (0.5 + 0.8 * core)
+    t1 = np.float32(rng.uniform(0.3, 0.85)) * np.exp(0.75 * holes) * (0.5 + 0.8 * core)
     liquid = (own[2][pieces] > rng.uniform(1.6, 3)) & (depth_mm > 1.2)
     t1 = np.where(liquid, t1 + 1.5, t1)
     t2 = np.where(liquid, t2 + 1.5, t2)
@@ -196,12 +198,30 @@ def _caps(inside: _Inside, rng: np.random.Generator) -> np.ndarray:
     """How much longer T2 is in the normal rim of the ventricles and the caps at their horns."""
     rim_mm = np.float32(rng.uniform(0.6, 1.6))
     thick = rim_mm * (1 + 0.3 * smooth_noise(inside.shape, 5, rng))
-    strength = np.float32(rng.uniform(0.05, 0.35))
+    strength = np.float32(rng.uniform(0.05, 0.25))
     for horn in HORNS_MM:
         near = _near(inside, horn, 9)
         thick = thick + np.float32(rng.uniform(0, 3)) * near
-        strength = strength * (1 + np.float32(rng.uniform(0, 0.8)) * near)
+        strength = strength * (1 + np.float32(rng.uniform(0, 0.6)) * near)
     return strength * np.exp(-((inside.ventricle_mm / np.maximum(thick, 0.3)) ** 2)) * inside.white
+
+
+def _spaces(inside: _Inside, rng: np.random.Generator) -> np.ndarray:
+    """Share of each voxel that is fluid around a vessel: thin tubes in white matter and basal ganglia."""
+    share = np.zeros(inside.shape, np.float32)
+    seeds = np.argwhere(inside.allowed & (inside.surface_mm > 2))
+    number = int(np.exp(rng.uniform(0, np.log(120)))) - 1
+    if number == 0 or not len(seeds):
+        return share
+    directions = rng.normal(0, 1, (number, 1, 3))
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    steps = np.linspace(-0.5, 0.5, 13)[None, :, None] * rng.uniform(1, 8, (number, 1, 1))
+    places = np.rint(seeds[rng.integers(len(seeds), size=number)][:, None] + steps * directions).astype(int)
+    places = places.reshape(-1, 3)
+    places = places[((places >= 0) & (places < share.shape)).all(axis=1)]
+    share[tuple(places.T)] = 1
+    blurred = ndimage.gaussian_filter(share, rng.uniform(0.35, 0.6)) * np.float32(rng.uniform(0.8, 1.6))
+    return np.clip(blurred, 0, 1) * inside.allowed
 
 
 def _dirty(label: np.ndarray, normal: np.ndarray, inside: _Inside, rng: np.random.Generator) -> np.ndarray:

@@ -134,11 +134,12 @@ def _sampling(
         else:
             bring.append(None)
         left = rng.normal(0, 0.15) * min(step_mm, 2)
-        # A slice has the profile of its pulse, nearly a box; in the plane, and in volumes, the point spread is smooth.
+        # A slice has the profile of its pulse, nearly a box; in the plane, and in volumes, the point spread is smooth,
+        # and widened by what the steps of a label map lack of the smoothness of real surfaces.
         if axis == across and protocol.plane != "volume":
             box_mm, sigma_mm = protocol.thickness_mm, 0.12 * protocol.thickness_mm
         else:
-            box_mm, sigma_mm = 0.0, 0.42 * edge_mm
+            box_mm, sigma_mm = 0.0, float(np.hypot(0.42 * edge_mm, 0.4))
         places = (places_mm + left) / fine_mm - 0.5
         acquire.append(profile_weights(places, size, box_mm / fine_mm, sigma_mm / fine_mm))
     return acquire, bring

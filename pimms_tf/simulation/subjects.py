@@ -27,7 +27,8 @@ MODALITY: Mapping[Contrast, int] = {"T1": 0, "T1ce": 0, "T2": 1, "FLAIR": 2}
 class SimulatedSubject:
     """Scans (x, y, z, scan) float32 in arbitrary units on one RAS grid, as taken by `protocols`, in their order.
 
-    `lesion` and `brain` (x, y, z) bool; `tissue` (x, y, z) uint8 indexes TISSUES, lesions left out; `affine` (4, 4) in mm. Stripped scans are exactly 0 outside the brain.
+    `lesion` and `brain` (x, y, z) bool; `tissue` (x, y, z) uint8 indexes TISSUES, lesions left out; `affine` (4, 4) in
+    mm. Stripped scans are exactly 0 outside the brain.
     """
 
     subject_id: str
@@ -221,16 +222,16 @@ def _body(
     t1 *= 1 + np.float32(0.025) * slow + np.float32(0.02) * fine
     grey = tissue == GREY
     # Cortex differs from lobe to lobe; insula and cingulum are bright on FLAIR.
-    t2 = np.where(grey, t2 * (1 + np.float32(0.05) * slow), t2)
+    t2 = np.where(grey, t2 * (1 + np.float32(0.07) * slow), t2)
     water = np.minimum(water * (1 + np.float32(0.015) * wide), 1)
 
     inside = np.isin(tissue, [t for t in BRAIN if t != FLUID]) & (tissue != INDEX["choroid plexus"])
     at = places[:, inside] - np.array(lesions.start, np.float32)[:, None]
     share = lesions.share
     rest = (1 - share) * lesions.normal
-    longer_t1 = _read(share * lesions.t1 + 0.5 * rest, at, 0)
-    longer_t2 = _read(share * lesions.t2 + rest, at, 0)
-    wetter = _read(share * lesions.water + 0.2 * rest, at, 0)
+    longer_t1 = _read(share * lesions.t1 + 0.5 * rest + 2.5 * lesions.fluid, at, 0)
+    longer_t2 = _read(share * lesions.t2 + rest + 4 * lesions.fluid, at, 0)
+    wetter = _read(np.minimum(share * lesions.water + 0.2 * rest + lesions.fluid, 1), at, 0)
     t1[inside] *= 1 + longer_t1
     t2[inside] *= 1 + longer_t2
     t2_star[inside] *= 1 + longer_t2
