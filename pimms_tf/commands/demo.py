@@ -57,25 +57,6 @@ def _config_folder() -> "Traversable":
         return beside
 
 
-def write_subjects(folder: Path, num_subjects: int, spacing_mm: float = 1.0, seed: int = 0) -> None:
-    """Writes simulated subjects sim01, sim02, … with isotropic voxels into a folder that is new or empty.
-
-    Subject n depends on the seed and n alone, so a larger cohort begins with the smaller one.
-
-    Raises:
-        InputError: the folder holds something, the number is not positive, the seed is negative, or the spacing is
-            outside 0.5 to 10 mm.
-    """
-    folder = Path(folder)
-    if num_subjects < 1:
-        raise InputError(f"{num_subjects} subjects: give 1 or more.")
-    if seed < 0:
-        raise InputError(f"seed {seed} is negative: give 0 or more.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; give another one.")
-    _write_cohort(folder, num_subjects, (spacing_mm,) * 3, None, seed)
-
-
 def _write_cohort(
     folder: Path,
     num_subjects: int,

@@ -101,7 +101,7 @@ def draw_hospital(rng: np.random.Generator, name: str = "", contrasts: tuple[Con
         weights = np.array([weight for _, weight in SETS])
         contrasts = SETS[rng.choice(len(SETS), p=weights / weights.sum())][0]
     protocols = tuple(draw_protocol(contrast, field_t, rng) for contrast in contrasts)
-    head = ("kept", "defaced", "stripped", "badly stripped")[rng.choice(4, p=(0.34, 0.16, 0.42, 0.08))]
+    skull = ("kept", "defaced", "stripped", "badly stripped")[rng.choice(4, p=(0.34, 0.16, 0.42, 0.08))]
     grid = (1.0, 1.0, 1.0)
     if rng.random() < 0.5:
         edge = round(float(rng.uniform(0.8, 1.1)), 3)
@@ -117,4 +117,4 @@ def draw_hospital(rng: np.random.Generator, name: str = "", contrasts: tuple[Con
             else p
             for p in protocols
         )
-    return Hospital(name, protocols, head, grid)
+    return Hospital(name, protocols, skull, grid)

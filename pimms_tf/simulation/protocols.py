@@ -1,16 +1,19 @@
 """How a scan is taken: the settings of one scan, the signal equations that they enter, and hospitals that use them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Literal, get_args
 
 import numpy as np
+
+from pimms_tf.errors import InputError
 
 Contrast = Literal["T1", "T1ce", "T2", "FLAIR", "PD", "T2*", "DWI", "STIR", "DIR", "TOF"]
 Sequence = Literal["spin echo", "gradient echo", "MPRAGE", "inversion recovery", "double inversion recovery"]
 Plane = Literal["axial", "coronal", "sagittal", "volume"]
-Head = Literal["kept", "defaced", "stripped", "badly stripped"]
+Treatment = Literal["kept", "defaced", "stripped", "badly stripped"]
 
-CONTRASTS: tuple[Contrast, ...] = ("T1", "T1ce", "T2", "FLAIR", "PD", "T2*", "DWI", "STIR", "DIR", "TOF")
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 MPRAGE_ECHO_MS = 8.0  # from one excitation of the train to the next
 
 
@@ -47,12 +50,55 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Hospital:
-    """A set of protocols, and what becomes of the scans: `head` on them, the voxels `grid_mm` they are brought to."""
+    """A set of protocols and what becomes of their scans: what is left of the `head`, the voxels they are brought to."""
 
     name: str
     protocols: tuple[Protocol, ...]
-    head: Head = "kept"
+    head: Treatment = "kept"
     grid_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def check(self, where: str) -> None:
+        """Raises InputError, whose sentence begins with `where`, if a setting has no possible value."""
+        _check_word(where, "head", self.head, Treatment)
+        if len(self.grid_mm) != 3 or not all(0.5 <= edge <= 10 for edge in self.grid_mm):
+            raise InputError(f"{where}: grid_mm = {self.grid_mm}: give three numbers between 0.5 and 10")
+        for number, protocol in enumerate(self.protocols, 1):
+            here = f"{where}, protocol {number}"
+            _check_word(here, "contrast", protocol.contrast, Contrast)
+            _check_word(here, "sequence", protocol.sequence, Sequence)
+            _check_word(here, "plane", protocol.plane, Plane)
+            for name, (low, high) in _RANGES.items():
+                value = getattr(protocol, name)
+                if not isinstance(value, Real) or not low <= value <= high:
+                    raise InputError(f"{here}: {name} = {value!r} is not between {low:g} and {high:g}")
+            if "inversion" in protocol.sequence or protocol.sequence == "MPRAGE":
+                if not 0 < protocol.ti_ms < protocol.tr_ms:
+                    raise InputError(f"{here}: ti_ms = {protocol.ti_ms:g} is not between 0 and tr_ms")
+
+
+# The values that settings may have: beyond them no scanner works, or an equation fails.
+_RANGES = {
+    "field_t": (0.1, 12),
+    "tr_ms": (1, 60_000),
+    "te_ms": (0, 1000),
+    "ti_ms": (0, 20_000),
+    "ti2_ms": (0, 20_000),
+    "flip_deg": (1, 180),
+    "resolution_mm": (0.3, 10),
+    "thickness_mm": (0.3, 20),
+    "gap_mm": (0, 20),
+    "snr": (1, 1e6),
+    "bias": (0, 1),
+    "fat": (0, 1),
+    "magnetisation_transfer": (0.1, 1),
+    "b_s_mm2": (0, 10_000),
+    "motion_mm": (0, 20),
+}
+
+
+def _check_word(where: str, name: str, value: object, words: object) -> None:
+    if value not in get_args(words):
+        raise InputError(f"{where}: {name} = {value!r} is none of {', '.join(get_args(words))}")
 
 
 def spin_echo(t1_ms, t2_ms, proton_density, tr_ms, te_ms):

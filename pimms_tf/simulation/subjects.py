@@ -27,11 +27,12 @@ MODALITY: Mapping[Contrast, int] = {"T1": 0, "T1ce": 0, "T2": 1, "FLAIR": 2}
 class SimulatedSubject:
     """Scans (x, y, z, scan) float32 in arbitrary units on one RAS grid, as taken by `protocols`, in their order.
 
-    `lesion` and `brain` (x, y, z) bool; `tissue` (x, y, z) uint8 indexes TISSUES, lesions left out; `affine` (4, 4) in
-    mm. Stripped scans are exactly 0 outside the brain.
+    `head` names the label map. `lesion` and `brain` are (x, y, z) bool; `tissue` (x, y, z) uint8 indexes TISSUES,
+    lesions left out; `affine` (4, 4) in mm. Stripped scans are exactly 0 outside the brain.
     """
 
     subject_id: str
+    head: str
     scans: np.ndarray
     protocols: tuple[Protocol, ...]
     hospital: Hospital
@@ -122,7 +123,7 @@ def simulate(
     middle = np.ascontiguousarray(tissue[tuple(slice(f // 2, None, f) for f in factor)])
     affine = nib.affines.from_matvec(np.diag(grid_mm), -(np.array(shape) - 1) / 2 * grid_mm)
     brain = (brain_mm < rng.uniform(0, 1)) | lesion
-    return SimulatedSubject(subject_id, scans, hospital.protocols, hospital, lesion, brain, middle, affine)
+    return SimulatedSubject(subject_id, head.name, scans, hospital.protocols, hospital, lesion, brain, middle, affine)
 
 
 def _field_of_view(
