@@ -104,12 +104,12 @@ def _cache_of_ones_own(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory) -> Path:
     """A folder with T1, T2, FLAIR and lesion mask of six small simulated subjects; not to be changed."""
-    from pimms_tf.data.simulation import simulate_subject, write_subject
+    from pimms_tf.simulation.phantom import draw_phantom, write_phantom
 
     folder = tmp_path_factory.mktemp("cohort")
     for number, subject_id in enumerate(SUBJECTS):
-        subject = simulate_subject(np.random.default_rng((0, number)), (6.0, 6.0, 6.0), (-20.0, 40.0))
-        write_subject(folder, subject_id, subject)
+        subject = draw_phantom(np.random.default_rng((0, number)), (6.0, 6.0, 6.0), (-20.0, 40.0))
+        write_phantom(folder, subject_id, subject)
     return folder
 
 

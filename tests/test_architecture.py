@@ -23,7 +23,7 @@ _FLOORS = (
     ("pimms_tf.study",),
     ("pimms_tf.serving", "pimms_tf.inference", "pimms_tf.training"),
     ("pimms_tf.pipeline", "pimms_tf.models"),
-    ("pimms_tf.evaluation", "pimms_tf.data"),
+    ("pimms_tf.simulation", "pimms_tf.evaluation", "pimms_tf.data"),
     ("niftynet_compat",),
 )
 _LOOSE = {"pimms_tf", "pimms_tf.__main__", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.presets", "pimms_tf.wording"}

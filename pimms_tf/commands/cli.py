@@ -195,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--lesion_masks", type=Path, metavar="DIR", help=text)
     text = "how many hospitals are drawn, or a JSON file of them; default: 1"
     sub.add_argument("--hospitals", default="1", metavar="N|FILE", help=text)
-    text = "scans that drawn hospitals take, such as T1,T2,FLAIR; default: usual sets"
-    sub.add_argument("--contrasts", type=lambda text: tuple(text.split(",")), metavar="LIST", help=text)
+    text = "scans that drawn hospitals take, such as T1,T2,FLAIR; default: T1,T2,FLAIR; usual: what hospitals take"
+    sub.add_argument("--contrasts", default="T1,T2,FLAIR", metavar="LIST", help=text)
     text = "kept, defaced, stripped or badly stripped; default: as the hospital does"
     sub.add_argument("--head", metavar="WORD", help=text)
     text = "edge of the voxels; default: as the hospital has them"
@@ -412,7 +412,7 @@ def _simulate(arguments: argparse.Namespace, words: list[str]) -> int:
     a = arguments
     if a.seed < 0:
         raise InputError(f"seed {a.seed} is negative: give 0 or more.")
-    hospitals = simulated_hospitals(a.hospitals, a.seed, a.contrasts, a.head, a.spacing_mm)
+    hospitals = simulated_hospitals(a.hospitals, a.seed, a.contrasts.split(","), a.head, a.spacing_mm)
     write_simulation(
         a.folder,
         a.subjects,

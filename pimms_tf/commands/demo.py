@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pimms_tf.data import read_image
-from pimms_tf.data.simulation import simulate_subject, write_subject
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import dice
 from pimms_tf.files import replacing
+from pimms_tf.simulation.phantom import draw_phantom, write_phantom
 
 if TYPE_CHECKING:  # elsewhere in Python 3.10
     from importlib.resources.abc import Traversable
@@ -65,10 +65,10 @@ def _write_cohort(
     seed: int,
 ) -> None:
     for number in range(1, num_subjects + 1):
-        subject = simulate_subject(np.random.default_rng((seed, number)), spacing_mm, z_range_mm)
+        subject = draw_phantom(np.random.default_rng((seed, number)), spacing_mm, z_range_mm)
         # Equal lengths, so that subjects sort by number.
         subject_id = f"sim{number:0{max(2, len(str(num_subjects)))}d}"
-        write_subject(folder, subject_id, subject)
+        write_phantom(folder, subject_id, subject)
         load_ml = subject.lesion.sum() * np.prod(spacing_mm) / 1000
         log.info("%d of %d: %s, %.1f ml of lesions", number, num_subjects, subject_id, load_ml)
 

@@ -1,4 +1,4 @@
-"""`pimms-tf simulate`: a folder of simulated subjects, and configurations beside them that train on them as they are."""
+"""`pimms-tf simulate`: a folder of simulated subjects, and configurations beside it that train on them as they are."""
 
 import re
 from collections.abc import Sequence
@@ -26,27 +26,28 @@ from pimms_tf.simulation.protocols import Contrast, Treatment
 CONFIGS = ("pimms_online.ini", "hemis.ini", "modality_classifier.ini", "pimms_hard.ini", "pimms_soft.ini")
 DATA = "data"  # where the shipped configurations look
 HEADS: tuple[Treatment, ...] = ("kept", "defaced", "stripped", "badly stripped")
+USUAL = "usual"  # instead of contrasts: the hospital decides
 OTHER = "other"  # the modality of a scan that is none of T1, T2 and FLAIR
 
 
 def simulated_hospitals(
     wish: str,
     seed: int,
-    contrasts: Sequence[str] | None = None,
+    contrasts: Sequence[str] = ("T1", "T2", "FLAIR"),
     head: str | None = None,
     spacing_mm: float | None = None,
 ) -> tuple[Hospital, ...]:
     """The hospitals of a cohort: as many as `wish` says, drawn from the seed, or those of the file that it names.
 
-    `contrasts` are the scans that drawn hospitals take. `head` and `spacing_mm` (voxels of equal edges) change what
-    the hospitals say themselves.
+    `contrasts` are the scans that drawn hospitals take; `usual` alone leaves them to a draw among usual sets. `head`
+    and `spacing_mm` (voxels of equal edges) change what the hospitals say themselves.
 
     Raises:
         InputError: a number below 1, a file that cannot be read, an unknown contrast or treatment, or a spacing outside
             0.5 to 10 mm.
     """
-    for contrast in contrasts or ():
-        if contrast not in CONTRASTS:
+    for contrast in contrasts:
+        if contrast not in CONTRASTS and tuple(contrasts) != (USUAL,):
             raise InputError(f"--contrasts: {contrast} is none of {', '.join(CONTRASTS)}")
     if head is not None and head not in HEADS:
         raise InputError(f"--head: {head} is none of {', '.join(HEADS)}")
@@ -55,15 +56,13 @@ def simulated_hospitals(
     if wish.isdigit():
         if int(wish) < 1:
             raise InputError("--hospitals: give 1 or more, or a file of hospitals")
-        wanted: tuple[Contrast, ...] | None = tuple(contrasts) if contrasts else None
+        wanted: tuple[Contrast, ...] | None = None if tuple(contrasts) == (USUAL,) else tuple(contrasts)
         # Subjects draw from (seed, 1), (seed, 2), …; nothing else may.
         hospitals = tuple(
             draw_hospital(np.random.default_rng((seed, 0, number)), f"hospital {number}", wanted)
             for number in range(1, int(wish) + 1)
         )
     else:
-        if contrasts:
-            raise InputError(f"--contrasts is for hospitals that are drawn; {wish} says itself which scans are taken")
         hospitals = read_hospitals(Path(wish))
     if head is not None:
         hospitals = tuple(replace(hospital, head=head) for hospital in hospitals)

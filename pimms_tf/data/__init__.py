@@ -33,7 +33,6 @@ from pimms_tf.data.intensity import (
     whiten,
 )
 from pimms_tf.data.learning import train_mapping
-from pimms_tf.data.simulation import SimulatedSubject, simulate_subject
 from pimms_tf.data.subjects import Subject, SubjectLoader, restore
 from pimms_tf.data.windows import (
     GridAggregator,
@@ -56,7 +55,6 @@ __all__ = [
     "GridAggregator",
     "Image",
     "LabelMapping",
-    "SimulatedSubject",
     "Subject",
     "SubjectLoader",
     "average_landmarks",
@@ -82,7 +80,6 @@ __all__ = [
     "restore",
     "restore_grid",
     "scan_dropout_probabilities",
-    "simulate_subject",
     "standardise",
     "train_mapping",
     "training_batches",

@@ -1,4 +1,4 @@
-"""Simulated subjects by number: made one at a time for training, or written to a folder with all that describes them."""
+"""Simulated subjects by number: made one at a time for training, or written to a folder with what describes them."""
 
 import csv
 import json

@@ -10,9 +10,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its manual's own name
 from scipy import ndimage
 
-from pimms_tf.data.anatomy import tissue_maps
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
+from pimms_tf.simulation.atlas import tissue_maps
 from pimms_tf.simulation.fields import smooth_noise
 from pimms_tf.simulation.tissues import BRAIN, FLUID, GREY, INDEX, WHITE, WHITE_LIKE, tissue_map
 

@@ -67,7 +67,7 @@ def draw_lesions(
             level = np.maximum(level, _real(inside, masks, load_ml * part * (1 - grown), rng))
     if grown > 0:
         level = np.maximum(level, _grown(inside, load_ml * grown, rng))
-    label = _thinned(level > 0, load_ml, rng)
+    label = _thinned((level > 0) & inside.allowed, load_ml, rng)
     # Half a voxel and more around the edge the tissue changes; raters mark most of it.
     edge = ndimage.gaussian_filter(label.astype(np.float32), rng.uniform(0.45, 0.9))
     share = np.clip((edge - 0.5) * np.float32(rng.uniform(1, 2)) + np.float32(rng.uniform(0.5, 0.9)), 0, 1)
@@ -138,6 +138,7 @@ def _grown(inside: _Inside, load_ml: float, rng: np.random.Generator) -> np.ndar
     size = min(int(load_ml * 1000), len(candidates) // 2)
     if size == 0:
         return np.full(level.shape, -1, np.float32)
+    level = np.where(ndimage.binary_dilation(white) & inside.allowed, level, -9)
     return (level - np.partition(candidates, -size)[-size]).astype(np.float32)
 
 

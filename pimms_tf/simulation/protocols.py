@@ -50,7 +50,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Hospital:
-    """A set of protocols and what becomes of their scans: what is left of the `head`, the voxels they are brought to."""
+    """A set of protocols and what becomes of their scans: what is left of the head, the voxels they get."""
 
     name: str
     protocols: tuple[Protocol, ...]
@@ -71,9 +71,9 @@ class Hospital:
                 value = getattr(protocol, name)
                 if not isinstance(value, Real) or not low <= value <= high:
                     raise InputError(f"{here}: {name} = {value!r} is not between {low:g} and {high:g}")
-            if "inversion" in protocol.sequence or protocol.sequence == "MPRAGE":
-                if not 0 < protocol.ti_ms < protocol.tr_ms:
-                    raise InputError(f"{here}: ti_ms = {protocol.ti_ms:g} is not between 0 and tr_ms")
+            inverts = "inversion" in protocol.sequence or protocol.sequence == "MPRAGE"
+            if inverts and not 0 < protocol.ti_ms < protocol.tr_ms:
+                raise InputError(f"{here}: ti_ms = {protocol.ti_ms:g} is not between 0 and tr_ms")
 
 
 # The values that settings may have: beyond them no scanner works, or an equation fails.

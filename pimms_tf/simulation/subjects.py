@@ -18,7 +18,7 @@ from pimms_tf.simulation.protocols import Contrast, Hospital, Protocol
 from pimms_tf.simulation.scans import Body, scan
 from pimms_tf.simulation.tissues import BRAIN, FLUID, GREY, INDEX, draw_tissues
 
-FINE_MM = 1.1  # voxels of the grid longer than this are simulated in parts
+FINE_MM, MOST_PARTS = 1.1, 4  # voxels of the grid longer than this are simulated in parts, up to four
 BEND_MM = 20  # distance of the nodes of the random deformation
 MODALITY: Mapping[Contrast, int] = {"T1": 0, "T1ce": 0, "T2": 1, "FLAIR": 2}
 
@@ -103,7 +103,7 @@ def simulate(
         lesions = draw_lesions(head, rng, masks, load_ml)
     treatment = hospital.head if head.whole or "stripped" in hospital.head else "stripped"
     grid_mm = np.asarray(hospital.grid_mm, float)
-    factor = tuple(int(n) for n in np.maximum(np.rint(grid_mm / FINE_MM), 1))
+    factor = tuple(int(n) for n in np.clip(np.rint(grid_mm / FINE_MM), 1, MOST_PARTS))
     spacing_mm = grid_mm / factor
     shape, corner_mm = _field_of_view(head, grid_mm, treatment, num_slices, rng)
     fine = tuple(n * f for n, f in zip(shape, factor, strict=True))

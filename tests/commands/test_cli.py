@@ -103,7 +103,7 @@ def test_help_is_there_for_every_verb_without_loading_tensorflow(study, capsys):
 
 def test_simulated_subjects_can_be_trained_on(study, capsys):
     assert study("simulate", "made", "--subjects", "1", "--spacing_mm", "6") == 0
-    assert sorted(path.name for path in (study.folder / "made").iterdir()) == [
+    assert sorted(path.name for path in (study.folder / "made" / "data").glob("*.nii.gz")) == [
         f"sim01_{name}.nii.gz" for name in ("FLAIR", "T1", "T2", "lesion")
     ]
     assert "1 of 1: sim01" in capsys.readouterr().out

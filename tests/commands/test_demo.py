@@ -78,25 +78,6 @@ def test_commands_are_those_of_the_command_line_in_order():
     assert subsets == ["inference", "evaluation"]
 
 
-def test_cohorts_of_any_size_begin_alike(tmp_path):
-    demo.write_subjects(tmp_path / "one", 1, 6.0, seed=2)
-    demo.write_subjects(tmp_path / "two", 2, 6.0, seed=2)
-    first, second = (nib.load(tmp_path / name / "sim01_FLAIR.nii.gz") for name in ("one", "two"))
-    np.testing.assert_array_equal(np.asarray(first.dataobj), np.asarray(second.dataobj))
-    np.testing.assert_allclose(first.header.get_zooms(), 6)
-
-
-def test_subjects_are_not_written_over_anything(tmp_path):
-    (tmp_path / "sim01_T1.nii.gz").write_text("mine")
-    with pytest.raises(InputError, match="not an empty folder"):
-        demo.write_subjects(tmp_path, 1, 6.0)
-    with pytest.raises(InputError, match="0 subjects: give 1 or more"):
-        demo.write_subjects(tmp_path / "new", 0, 6.0)
-    with pytest.raises(InputError, match=r"between 0\.5 and 10"):
-        demo.write_subjects(tmp_path / "new", 1, 60.0)
-    assert not (tmp_path / "new").exists()
-
-
 # Picture
 
 

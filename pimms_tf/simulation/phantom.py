@@ -1,6 +1,6 @@
-"""Scans of people who never lived: tissues through the MR signal equations, for demonstrations and tests.
+"""Stripped brains with simple lesions in T1w, T2w and FLAIR, made in moments: for the demonstration and for tests.
 
-A subject is made in two steps. `anatomy` bends and samples an atlas and grows white matter hyperintensities in it.
+A phantom is made in two steps. `atlas` bends and samples an atlas and grows white matter hyperintensities in it.
 Here the protocol of the day (TR, TE, TI) and the relaxation times of four tissues give one brightness per tissue and
 scan, and bias field and noise follow. There is no skull: outside the brain every voxel is exactly 0, as after brain
 extraction.
@@ -13,9 +13,11 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from pimms_tf.data.anatomy import deformed_positions, lesion_fraction, sampled_anatomy, smooth_field, voxel_grid
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
+from pimms_tf.simulation.atlas import deformed_positions, lesion_fraction, sampled_anatomy, smooth_field, voxel_grid
+from pimms_tf.simulation.protocols import inversion_recovery, nulling_ti_ms, spin_echo
+from pimms_tf.simulation.scans import bias_field
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Protocols(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SimulatedSubject:
+class Phantom:
     """One subject on one RAS grid: scans (x, y, z) float32 in arbitrary units, lesion (x, y, z) bool, affine in mm.
 
     `fractions` (x, y, z, tissue) float32 holds how much of each voxel each of TISSUES fills, with its sum 1 in the
@@ -73,33 +75,12 @@ class SimulatedSubject:
     protocols: Protocols
 
 
-def spin_echo(tissue: Tissue, tr_ms: float, te_ms: float) -> float:
-    """Signal of a spin echo, PD (1 - exp(-TR/T1)) exp(-TE/T2), relative to fully relaxed water; valid for TE << TR.
-
-    Source: Haacke et al., Magnetic Resonance Imaging: Physical Principles and Sequence Design, 1999.
-    """
-    return float(tissue.proton_density * (1 - np.exp(-tr_ms / tissue.t1_ms)) * np.exp(-te_ms / tissue.t2_ms))
-
-
-def inversion_recovery(tissue: Tissue, tr_ms: float, te_ms: float, ti_ms: float) -> float:
-    """Signal of an inversion recovery, PD (1 - 2 exp(-TI/T1) + exp(-TR/T1)) exp(-TE/T2), negative before its null.
-
-    The sign is kept because tissues that share a voxel add up before a magnitude is taken. Source: as `spin_echo`.
-    """
-    recovered = 1 - 2 * np.exp(-ti_ms / tissue.t1_ms) + np.exp(-tr_ms / tissue.t1_ms)
-    return float(tissue.proton_density * recovered * np.exp(-te_ms / tissue.t2_ms))
-
-
 def signal(tissue: Tissue, protocol: Protocol) -> float:
     """Signed brightness of a tissue under a protocol: inversion recovery if it has a TI, else spin echo."""
+    properties = tissue.t1_ms, tissue.t2_ms, tissue.proton_density
     if protocol.ti_ms is None:
-        return spin_echo(tissue, protocol.tr_ms, protocol.te_ms)
-    return inversion_recovery(tissue, protocol.tr_ms, protocol.te_ms, protocol.ti_ms)
-
-
-def nulling_ti_ms(t1_ms: float, tr_ms: float) -> float:
-    """Inversion time at which a tissue gives no signal: T1 (ln 2 - ln(1 + exp(-TR/T1)))."""
-    return float(t1_ms * (np.log(2) - np.log1p(np.exp(-tr_ms / t1_ms))))
+        return float(spin_echo(*properties, protocol.tr_ms, protocol.te_ms))
+    return float(inversion_recovery(*properties, protocol.tr_ms, protocol.te_ms, protocol.ti_ms))
 
 
 def draw_protocols(rng: np.random.Generator) -> Protocols:
@@ -138,21 +119,12 @@ def add_rician_noise(scan: np.ndarray, sigma: float, rng: np.random.Generator) -
     return np.hypot(scan + real, imaginary)
 
 
-def bias_field(shape: tuple[int, int, int], strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth positive gain (x, y, z) float32 around 1: exp of random parabolas whose nodes have width `strength`."""
-    weight = strength * rng.standard_normal((3, 3, 3))
-    # Values at -1, 0 and 1 of each axis, joined by the parabola through them.
-    ends = [np.linspace(-1, 1, n) for n in shape]
-    parabolas = [np.stack([t * (t - 1) / 2, 1 - t**2, t * (t + 1) / 2]).astype(np.float32) for t in ends]
-    return np.exp(np.einsum("ix,jy,kz,ijk->xyz", *parabolas, weight.astype(np.float32), optimize=True))
-
-
-def simulate_subject(
+def draw_phantom(
     rng: np.random.Generator,
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     z_range_mm: tuple[float, float] | None = None,
     load_ml: tuple[float, float] = (5.0, 40.0),
-) -> SimulatedSubject:
+) -> Phantom:
     """One subject: T1w, T2w and FLAIR with a lesion mask on one grid; an equal `rng` gives an equal subject.
 
     Lesion load in the field of view is drawn between the two values of `load_ml`, small ones as often as large ones
@@ -181,7 +153,7 @@ def simulate_subject(
 
     tissues, protocols = draw_tissues(rng), draw_protocols(rng)
     scans = [_scan(fractions, tissues, protocol, spacing, rng) for protocol in protocols]
-    return SimulatedSubject(*scans, share >= 0.5, affine, fractions, tissues, protocols)
+    return Phantom(*scans, share >= 0.5, affine, fractions, tissues, protocols)
 
 
 def _scan(
@@ -201,7 +173,7 @@ def _scan(
     return np.where(np.einsum("xyzt->xyz", fractions) > 0, scan * np.float32(gain), np.float32(0))
 
 
-def write_subject(folder: Path, subject_id: str, subject: SimulatedSubject) -> tuple[Path, Path, Path, Path]:
+def write_phantom(folder: Path, subject_id: str, subject: Phantom) -> tuple[Path, Path, Path, Path]:
     """Paths of the four files written: `<id>_T1.nii.gz`, `<id>_T2.nii.gz`, `<id>_FLAIR.nii.gz`, `<id>_lesion.nii.gz`.
 
     Scans are stored as int16 with at least 1 in the brain, so that `> 0` remains the brain; the lesion as 0 and 1

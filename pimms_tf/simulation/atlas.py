@@ -33,7 +33,7 @@ def tissue_maps() -> TissueMaps:
 
     Source: ICBM152 2009a symmetric, Fonov et al., NeuroImage 2011;54:313; licence and changes in `assets/NOTICE.txt`.
     """
-    with resources.as_file(resources.files("pimms_tf.data") / "assets") as assets:
+    with resources.as_file(resources.files("pimms_tf.simulation") / "assets") as assets:
         stored = nib.load(assets / "tissue_maps.nii.gz")
         level = _mirrored(np.asarray(stored.dataobj, dtype=np.float32))
         ventricles = _mirrored(np.asarray(nib.load(assets / "ventricles.nii.gz").dataobj)) > 0

@@ -9,75 +9,49 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pimms_tf.data import anatomy, simulation
-from pimms_tf.data.simulation import CSF, GREY_MATTER, HYPERINTENSITY, TISSUES, WHITE_MATTER, Protocol
 from pimms_tf.errors import InputError
+from pimms_tf.simulation import atlas, phantom
+from pimms_tf.simulation.phantom import CSF, HYPERINTENSITY, TISSUES, WHITE_MATTER
+from pimms_tf.simulation.scans import bias_field
 
 SPACING_MM = (2.0, 2.0, 3.0)
 TEMPLATE = Path(__file__).parents[2].parent / "shared" / "data" / "real" / "template_icbm152_2009a_sym"
 
 
-def subject(seed: int = 0, **choices) -> simulation.SimulatedSubject:
-    return simulation.simulate_subject(np.random.default_rng(seed), SPACING_MM, **choices)
+def subject(seed: int = 0, **choices) -> phantom.Phantom:
+    return phantom.draw_phantom(np.random.default_rng(seed), SPACING_MM, **choices)
 
 
 @pytest.fixture(scope="module")
-def three() -> list[simulation.SimulatedSubject]:
+def three() -> list[phantom.Phantom]:
     return [subject(seed) for seed in range(3)]
 
 
-def mean_by_tissue(one: simulation.SimulatedSubject, scan: np.ndarray) -> np.ndarray:
+def mean_by_tissue(one: phantom.Phantom, scan: np.ndarray) -> np.ndarray:
     """Mean intensity where a tissue fills nearly the whole voxel, in order TISSUES."""
     return np.array([scan[one.fractions[..., tissue] > 0.9].mean() for tissue in range(len(TISSUES))])
 
 
-# Signal equations
-
-
-def test_spin_echo_equals_the_formula_by_hand():
-    # 0.65 (1 - e^(-832/832)) e^(-79.2/79.2) = 0.65 * 0.6321206 * 0.3678794
-    assert simulation.spin_echo(WHITE_MATTER, 832.0, 79.2) == pytest.approx(0.1511537, rel=1e-6)
-    assert simulation.spin_echo(CSF, 1e9, 0.0) == pytest.approx(0.97)
-    assert simulation.spin_echo(CSF, 0.0, 10.0) == 0.0
-
-
-def test_inversion_recovery_equals_the_formula_by_hand():
-    # TI = T1 ln 2 and infinite TR: 1 - 2/2 + 0 = 0; TI = 2 T1: 1 - 2 e^-2 = 0.7293294; TI = 0: full inversion.
-    t1_ms = GREY_MATTER.t1_ms
-    assert simulation.inversion_recovery(GREY_MATTER, 1e9, 0.0, t1_ms * np.log(2)) == pytest.approx(0, abs=1e-12)
-    assert simulation.inversion_recovery(GREY_MATTER, 1e9, 0.0, 2 * t1_ms) == pytest.approx(0.78 * 0.7293294, rel=1e-6)
-    assert simulation.inversion_recovery(GREY_MATTER, 1e9, 99.0, 0.0) == pytest.approx(-0.78 * 0.3678794, rel=1e-6)
-
-
-def test_a_protocol_without_inversion_time_is_a_spin_echo():
-    assert simulation.signal(CSF, Protocol(500.0, 10.0)) == simulation.spin_echo(CSF, 500.0, 10.0)
-    assert simulation.signal(CSF, Protocol(9000.0, 10.0, 0.0)) < 0
-
-
-@pytest.mark.parametrize("tr_ms", [6000.0, 9000.0, 11000.0])
-def test_the_nulling_inversion_time_leaves_no_signal(tr_ms):
-    ti_ms = simulation.nulling_ti_ms(CSF.t1_ms, tr_ms)
-    assert 0 < ti_ms < tr_ms
-    assert simulation.inversion_recovery(CSF, tr_ms, 0.0, ti_ms) == pytest.approx(0, abs=1e-12)
+# Contrast
 
 
 def test_every_protocol_in_range_orders_the_tissues_as_radiologists_expect():
     rng = np.random.default_rng(0)
     kinds = set()
     for _ in range(200):
-        protocols = simulation.draw_protocols(rng)
-        grey, white, csf, lesion = ([simulation.signal(tissue, p) for p in protocols] for tissue in TISSUES)
+        drawn = phantom.draw_protocols(rng)
+        grey, white, csf, lesion = ([phantom.signal(tissue, p) for p in drawn] for tissue in TISSUES)
         assert white[0] > grey[0] > abs(csf[0])
         assert white[0] > lesion[0] > abs(csf[0])
         assert csf[1] > lesion[1] > grey[1] > white[1]
         assert lesion[2] > grey[2] > white[2] > 3 * abs(csf[2])
-        kinds.add(protocols.t1.ti_ms is None)
+        kinds.add(drawn.t1.ti_ms is None)
     assert kinds == {True, False}
 
 
 def test_tissues_of_a_subject_scatter_around_the_published_values():
     rng = np.random.default_rng(0)
-    drawn = [simulation.draw_tissues(rng) for _ in range(300)]
+    drawn = [phantom.draw_tissues(rng) for _ in range(300)]
     for index, published in enumerate(TISSUES):
         t1_ms = np.array([tissues[index].t1_ms for tissues in drawn])
         assert t1_ms.mean() == pytest.approx(published.t1_ms, rel=0.02)
@@ -89,36 +63,36 @@ def test_tissues_of_a_subject_scatter_around_the_published_values():
 
 
 def test_noise_on_nothing_is_rayleigh_distributed():
-    noise = simulation.add_rician_noise(np.zeros((60, 60, 60), np.float32), 2.0, np.random.default_rng(0))
+    noise = phantom.add_rician_noise(np.zeros((60, 60, 60), np.float32), 2.0, np.random.default_rng(0))
     assert noise.min() >= 0
     assert noise.mean() == pytest.approx(2 * np.sqrt(np.pi / 2), rel=0.01)
     assert noise.std() == pytest.approx(2 * np.sqrt(2 - np.pi / 2), rel=0.01)
 
 
 def test_noise_on_a_strong_signal_is_gaussian_with_the_rician_offset():
-    noisy = simulation.add_rician_noise(np.full((60, 60, 60), 50, np.float32), 2.0, np.random.default_rng(0))
+    noisy = phantom.add_rician_noise(np.full((60, 60, 60), 50, np.float32), 2.0, np.random.default_rng(0))
     assert noisy.mean() == pytest.approx(np.sqrt(50**2 + 2**2), rel=0.001)
     assert noisy.std() == pytest.approx(2, rel=0.01)
 
 
 def test_noise_of_no_width_gives_the_magnitude():
     scan = np.array([[[-3.0, 0.0, 2.0]]], np.float32)
-    np.testing.assert_array_equal(simulation.add_rician_noise(scan, 0.0, np.random.default_rng(0)), [[[3, 0, 2]]])
+    np.testing.assert_array_equal(phantom.add_rician_noise(scan, 0.0, np.random.default_rng(0)), [[[3, 0, 2]]])
 
 
 def test_the_bias_field_is_positive_smooth_and_moderate():
-    gain = simulation.bias_field((40, 50, 30), 0.12, np.random.default_rng(0))
+    gain = bias_field((40, 50, 30), 0.12, np.random.default_rng(0))
     assert gain.shape == (40, 50, 30)
     assert 0.5 < gain.min() < 1 < gain.max() < 2
     assert max(np.abs(np.diff(gain, axis=axis)).max() for axis in range(3)) < 0.06
-    np.testing.assert_array_equal(simulation.bias_field((4, 5, 6), 0.0, np.random.default_rng(0)), 1)
+    np.testing.assert_array_equal(bias_field((4, 5, 6), 0.0, np.random.default_rng(0)), 1)
 
 
 # Atlas
 
 
 def test_the_shipped_atlas_is_small_and_carries_its_notice():
-    with resources.as_file(resources.files("pimms_tf.data") / "assets") as assets:
+    with resources.as_file(resources.files("pimms_tf.simulation") / "assets") as assets:
         assert sum(path.stat().st_size for path in assets.glob("*.nii.gz")) <= 2e6
         notice = (assets / "NOTICE.txt").read_text(encoding="utf-8")
     assert "Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre" in notice
@@ -126,22 +100,22 @@ def test_the_shipped_atlas_is_small_and_carries_its_notice():
 
 
 def test_atlas_probabilities_sum_to_one_in_the_brain_and_are_symmetric():
-    atlas = anatomy.tissue_maps()
-    total = atlas.probability.sum(-1)
+    maps = atlas.tissue_maps()
+    total = maps.probability.sum(-1)
     np.testing.assert_allclose(total[total > 0], 1, rtol=1e-6)
-    np.testing.assert_array_equal(atlas.probability, atlas.probability[::-1])
-    assert nib.aff2axcodes(atlas.affine) == ("R", "A", "S")
+    np.testing.assert_array_equal(maps.probability, maps.probability[::-1])
+    assert nib.aff2axcodes(maps.affine) == ("R", "A", "S")
     # The midline is x = 0; adult brains have 1.2 to 1.9 l, the lateral ventricles of this average 10 to 25 ml.
-    assert atlas.affine[0, 3] + (total.shape[0] - 1) / 2 == 0
+    assert maps.affine[0, 3] + (total.shape[0] - 1) / 2 == 0
     assert 1.2e6 < (total > 0).sum() < 2.0e6
-    assert 10e3 < atlas.ventricles.sum() < 25e3
-    assert atlas.probability[..., 2][atlas.ventricles].min() >= 0.5
+    assert 10e3 < maps.ventricles.sum() < 25e3
+    assert maps.probability[..., 2][maps.ventricles].min() >= 0.5
 
 
 @pytest.mark.skipif(not TEMPLATE.is_dir(), reason="the ICBM152 template is not beside the repository")
 def test_the_atlas_can_be_made_again_from_the_template(tmp_path):
-    anatomy.write_tissue_maps(TEMPLATE, tmp_path)
-    with resources.as_file(resources.files("pimms_tf.data") / "assets") as assets:
+    atlas.write_tissue_maps(TEMPLATE, tmp_path)
+    with resources.as_file(resources.files("pimms_tf.simulation") / "assets") as assets:
         for name in ("tissue_maps.nii.gz", "ventricles.nii.gz"):
             made, shipped = nib.load(tmp_path / name), nib.load(assets / name)
             np.testing.assert_array_equal(np.asarray(made.dataobj), np.asarray(shipped.dataobj))
@@ -270,14 +244,14 @@ def test_a_slab_holds_only_its_slices():
 )
 def test_impossible_choices_are_refused_in_one_sentence(choices, words):
     with pytest.raises(InputError, match=words):
-        simulation.simulate_subject(np.random.default_rng(0), **choices)
+        phantom.draw_phantom(np.random.default_rng(0), **choices)
 
 
 # Files
 
 
 def test_written_files_are_named_as_niftynet_finds_them_and_hold_the_subject(tmp_path, three):
-    paths = simulation.write_subject(tmp_path / "scans", "sim01", three[0])
+    paths = phantom.write_phantom(tmp_path / "scans", "sim01", three[0])
     names = ["sim01_T1.nii.gz", "sim01_T2.nii.gz", "sim01_FLAIR.nii.gz", "sim01_lesion.nii.gz"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "scans").iterdir()) == sorted(names)
@@ -296,7 +270,7 @@ def test_written_files_are_named_as_niftynet_finds_them_and_hold_the_subject(tmp
 @pytest.mark.slow
 def test_a_subject_of_1_mm_takes_seconds():
     start = time.perf_counter()
-    one = simulation.simulate_subject(np.random.default_rng(0))
+    one = phantom.draw_phantom(np.random.default_rng(0))
     assert time.perf_counter() - start < 20
     assert one.t1.size > 4e6
 
