@@ -49,7 +49,7 @@ def draw_lesions(
     """
     white = np.isin(head.tissue, WHITE_LIKE)
     box = ndimage.find_objects(white.astype(np.uint8))[0]
-    box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
+    box = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in zip(box, white.shape, strict=True))
     inside = _Inside(head, box)
     if load_ml is None:
         load_ml = 0.0 if rng.random() < 0.06 else float(np.exp(rng.uniform(np.log(0.3), np.log(60))))

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from conftest import chdir
 
 from niftynet_compat import find_subjects, load_config
 from pimms_tf.commands.demo import shipped_config
@@ -64,17 +63,17 @@ def test_three_usual_scans_need_no_change_of_the_shipped_configurations():
     assert config_for(text, simulated_hospitals("2", 0)) == text
 
 
-def test_configurations_find_every_scan_of_every_hospital(tmp_path):
+def test_configurations_find_every_scan_of_every_hospital(tmp_path, monkeypatch):
     hospitals = (
         Hospital("many", (T1, T1, FLAIR, Protocol("T1ce", "spin echo", 3.0, 600.0, 10.0)), "stripped", (9.0, 9.0, 9.0)),
         Hospital("few", (FLAIR, Protocol("PD", "spin echo", 1.5, 3000.0, 20.0)), "stripped", (9.0, 9.0, 9.0)),
     )
     write_simulation(tmp_path / "out", 2, hospitals, load_ml=(10, 10))
-    with chdir(tmp_path / "out"):
-        for name in CONFIGS:
-            config = load_config(Path(name))
-            found = {one.subject_id: set(one.images) - {"lesion"} for one in find_subjects(config.inputs)}
-            assert found == {"sim01": {"T1", "rep2-T1", "FLAIR", "T1ce"}, "sim02": {"FLAIR", "PD"}}, name
+    monkeypatch.chdir(tmp_path / "out")
+    for name in CONFIGS:
+        config = load_config(Path(name))
+        found = {one.subject_id: set(one.images) - {"lesion"} for one in find_subjects(config.inputs)}
+        assert found == {"sim01": {"T1", "rep2-T1", "FLAIR", "T1ce"}, "sim02": {"FLAIR", "PD"}}, name
     text = (tmp_path / "out" / "hemis.ini").read_text(encoding="utf-8")
     assert "image = T1,rep2-T1,T1ce,FLAIR,PD\n" in text
     assert "modalities = T1,FLAIR,other\nimage_modalities = T1,T1,T1,FLAIR,other\n" in text

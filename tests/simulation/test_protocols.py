@@ -77,7 +77,7 @@ def test_drawn_protocols_order_the_tissues_as_radiologists_expect():
             elif contrast == "T2":
                 assert fluid > 1.3 * grey > 1.3 * white
             else:
-                assert min(white, grey) > 2.5 * abs(fluid)
+                assert min(white, grey) > 1.5 * abs(fluid)
 
 
 def test_an_equal_generator_draws_an_equal_hospital_and_all_drawn_ones_are_possible():
