@@ -114,7 +114,7 @@ def config_for(text: str, hospitals: Sequence[Hospital]) -> str:
     """A shipped configuration for the scans that these hospitals take: each kind of file is a section of `image`.
 
     Scans after contrast agent count as T1; those that are none of T1, T2 and FLAIR as a fourth modality, `other`.
-    Sections of scans that nobody takes are left out of `image`.
+    Sections of scans that nobody takes are left out of `image`, and no section reads sidecars.
     """
     contrast_of: dict[str, Contrast] = {}
     for hospital in hospitals:
@@ -123,17 +123,20 @@ def config_for(text: str, hospitals: Sequence[Hospital]) -> str:
     names = sorted(contrast_of, key=lambda name: (CONTRASTS.index(contrast_of[name]), name))
     modality = {name: {"T1ce": "T1"}.get(contrast_of[name], contrast_of[name]) for name in names}
     modality = {name: word if word in ("T1", "T2", "FLAIR") else OTHER for name, word in modality.items()}
-    if names == ["T1", "T2", "FLAIR"]:
-        return text
-    classes = [word for word in ("T1", "T2", "FLAIR", OTHER) if word in modality.values()]
-    text = re.sub(r"(?m)^image = .*$", f"image = {','.join(names)}", text)
-    lines = f"modalities = {','.join(classes)}\nimage_modalities = {','.join(modality[name] for name in names)}"
-    text = re.sub(r"(?m)^modalities = .*$", lines, text)
-    template = re.search(r"(?ms)^\[T1\]\n.*?(?=^\[|\Z)", text)
-    if template is None:
-        raise ValueError("the configuration has no section [T1]")
-    for name in names:
-        if f"[{name}]" not in text:
-            section = template.group().replace("[T1]", f"[{name}]").replace("= _T1\n", f"= _{name}\n")
-            text = text.rstrip("\n") + "\n\n" + re.sub(r"filename_not_contains = .*\n", "", section).rstrip("\n") + "\n"
-    return text
+    if names != ["T1", "T2", "FLAIR"]:
+        classes = [word for word in ("T1", "T2", "FLAIR", OTHER) if word in modality.values()]
+        text = re.sub(r"(?m)^image = .*$", f"image = {','.join(names)}", text)
+        lines = f"modalities = {','.join(classes)}\nimage_modalities = {','.join(modality[name] for name in names)}"
+        text = re.sub(r"(?m)^modalities = .*$", lines, text)
+        template = re.search(r"(?ms)^\[T2\]\n.*?(?=^\[|\Z)", text)
+        if template is None:
+            raise ValueError("the configuration has no section [T2]")
+        for name in names:
+            if f"[{name}]" not in text:
+                section = template.group().replace("[T2]", f"[{name}]").replace("= _T2\n", f"= _{name}\n")
+                text = f"{text.rstrip()}\n\n{section.rstrip()}\n"
+    # Sidecars are called like the scans that they describe.
+    text = re.sub(r"(?m)^(filename_not_contains = .*)$", r"\1,.json", text)
+    return re.sub(
+        r"(?m)^(filename_contains = .*\n)(?!filename_not_contains)", r"\1filename_not_contains = .json\n", text
+    )

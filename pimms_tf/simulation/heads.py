@@ -52,8 +52,8 @@ class LesionMask:
     affine: np.ndarray
 
 
-def read_heads(folder: Path, cache: Path | None = None) -> list[Head]:
-    """One Head for each label map in a folder (.nii, .nii.gz, .mgz), sorted by name.
+def read_heads(folder: Path, cache: Path | None = None, most: int | None = None) -> list[Head]:
+    """One Head for each label map in a folder (.nii, .nii.gz, .mgz), sorted by name, or for the first `most` of them.
 
     The way to MNI space takes some ten seconds a head; `cache` is a folder that keeps it for the next time.
 
@@ -61,7 +61,7 @@ def read_heads(folder: Path, cache: Path | None = None) -> list[Head]:
         InputError: no map in the folder, a map that cannot be read, or one with codes of no tissue.
     """
     paths = _volumes(Path(folder), (".nii", ".nii.gz", ".mgz", ".mgh"))
-    return [read_head(path, cache) for path in paths]
+    return [read_head(path, cache) for path in paths[:most]]
 
 
 def read_head(path: Path, cache: Path | None = None) -> Head:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from niftynet_compat import find_subjects, load_config
 from pimms_tf.commands.demo import shipped_config
 from pimms_tf.commands.simulate import CONFIGS, config_for, simulated_hospitals, write_simulation
 from pimms_tf.errors import InputError
-from pimms_tf.simulation import Hospital, Protocol, write_hospitals
+from pimms_tf.simulation import Hospital, Protocol, SimulatedSubject, write_hospitals, write_subject
 
 T1 = Protocol("T1", "gradient echo", 3.0, 20.0, 4.0, flip_deg=25.0)
 FLAIR = Protocol("FLAIR", "inversion recovery", 3.0, 9000.0, 120.0, 2480.0)
@@ -58,9 +59,11 @@ def test_nothing_is_written_over_anything_or_for_wrong_options(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_three_usual_scans_need_no_change_of_the_shipped_configurations():
+def test_for_three_usual_scans_the_shipped_configurations_only_learn_to_pass_over_sidecars():
     text = shipped_config("hemis.ini")
-    assert config_for(text, simulated_hospitals("2", 0)) == text
+    made = config_for(text, simulated_hospitals("2", 0))
+    assert made.count(".json") == 4
+    assert made.replace("filename_not_contains = .json\n", "").replace(",.json", "") == text
 
 
 def test_configurations_find_every_scan_of_every_hospital(tmp_path, monkeypatch):
@@ -68,12 +71,18 @@ def test_configurations_find_every_scan_of_every_hospital(tmp_path, monkeypatch)
         Hospital("many", (T1, T1, FLAIR, Protocol("T1ce", "spin echo", 3.0, 600.0, 10.0)), "stripped", (9.0, 9.0, 9.0)),
         Hospital("few", (FLAIR, Protocol("PD", "spin echo", 1.5, 3000.0, 20.0)), "stripped", (9.0, 9.0, 9.0)),
     )
-    write_simulation(tmp_path / "out", 2, hospitals, load_ml=(10, 10))
-    monkeypatch.chdir(tmp_path / "out")
+    for subject_id, hospital in zip(("sim01", "sim02"), hospitals, strict=True):
+        shape = (2, 2, 2, len(hospital.protocols))
+        nothing = np.zeros(shape[:3], bool)
+        scans = np.ones(shape, np.float32)
+        one = SimulatedSubject(subject_id, "", scans, hospital.protocols, hospital, *[nothing] * 3, np.eye(4))
+        write_subject(tmp_path / "data", one)
+    monkeypatch.chdir(tmp_path)
     for name in CONFIGS:
+        Path(name).write_text(config_for(shipped_config(name), hospitals), encoding="utf-8")
         config = load_config(Path(name))
         found = {one.subject_id: set(one.images) - {"lesion"} for one in find_subjects(config.inputs)}
         assert found == {"sim01": {"T1", "rep2-T1", "FLAIR", "T1ce"}, "sim02": {"FLAIR", "PD"}}, name
-    text = (tmp_path / "out" / "hemis.ini").read_text(encoding="utf-8")
+    text = Path("hemis.ini").read_text(encoding="utf-8")
     assert "image = T1,rep2-T1,T1ce,FLAIR,PD\n" in text
     assert "modalities = T1,FLAIR,other\nimage_modalities = T1,T1,T1,FLAIR,other\n" in text
