@@ -11,7 +11,7 @@ import pimms_tf.data
 def test_every_public_name_exists():
     assert sorted(pimms_tf.data.__all__) == dir(pimms_tf.data)
     for name in pimms_tf.data.__all__:
-        assert getattr(pimms_tf.data, name).__module__.startswith("pimms_tf.data.")
+        assert getattr(pimms_tf.data, name).__module__.startswith(("pimms_tf.data.", "pimms_tf.pipeline."))
 
 
 def test_reading_scans_does_not_wait_for_tensorflow():
