@@ -122,8 +122,6 @@ def train(
     # A run that was stopped before its first iteration has nothing to keep.
     if saved != end and not (reason == "interrupted" and end == 0):
         log.info("iter %d saved: %s", end, checkpoints.save())
-    writer.flush()
-    validation_writer.flush()
     return reason
 
 

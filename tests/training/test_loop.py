@@ -439,6 +439,28 @@ def test_summaries_hold_every_scalar_the_confusion_and_the_preview(tmp_path):
     assert tags["validation"] == set(itertools.product(scalars | {"preview"}, (2,)))
 
 
+class FullDisk:
+    """A writer of summaries on a disk that takes no more."""
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def as_default(self, step):
+        return NO_WRITER.as_default(step=step)
+
+    def flush(self):
+        raise tf.errors.ResourceExhaustedError(None, None, f"/logs/events; {self.reason}")
+
+
+def test_a_full_disk_costs_the_records_for_tensorboard_and_not_the_training(tmp_path, caplog):
+    state = make_state()
+    assert run(state, tmp_path, 2, Intervals(summary=1), writer=FullDisk("No space left on device")) == "finished"
+    assert "iteration 1 is not recorded for TensorBoard (No space left on device)" in caplog.messages
+    assert numbers(tmp_path / "models") == [2]
+    with pytest.raises(tf.errors.OpError):
+        run(make_state(), tmp_path / "other", 2, Intervals(summary=1), writer=FullDisk("worker 1 is gone"))
+
+
 def in_a_process_of_its_own(program, tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(
