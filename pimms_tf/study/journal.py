@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from niftynet_compat import Config, Discovery, ModelDir, Phase, SubjectFiles, read_split
 from niftynet_compat.runs.console import JOURNAL, begin_log, iteration_line, partition_lines
 from niftynet_compat.subjects.lists import write_file_list
-from pimms_tf.study.overwriting import InputFiles
 from pimms_tf.study.task import notes
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def write_lists(config: Config, found: Mapping[str, Mapping[str, Path]]) -> None
     folder = config.split_file.parent
     if folder == ModelDir(config.model_dir).root:
         folder = notes(config).root
+    from pimms_tf.study.overwriting import InputFiles  # brings SciPy, which the command line does without until here
+
     inputs = InputFiles(config)
     results = [config.save_seg_dir / name for name in ("inferred.csv", "modality_scores.csv")]
     for name, files in found.items():
