@@ -101,7 +101,8 @@ def export_saved_model(
     try:
         with replacing(path) as temporary:
             archive.write_out(str(temporary), verbose=False)
-            (temporary / PREPARATION_FILE).write_text(preparation.to_json(), encoding="utf-8")
+            record = dataclasses.replace(preparation, served_scope="slice")  # which is what these endpoints do
+            (temporary / PREPARATION_FILE).write_text(record.to_json(), encoding="utf-8")
             prove(temporary)
     except (OSError, tf.errors.OpError) as error:
         reason = disk_complaint(error)

@@ -193,6 +193,11 @@ def test_the_record_of_preparation_lies_beside_the_model_and_reads_back_equal(ex
     assert written["served_scope"] == "slice"
 
 
+def test_the_record_says_what_the_endpoints_classify_whatever_it_said_before(tmp_path, model):
+    record = replace(RECORD, served_scope="scan")
+    assert exported_preparation(export_saved_model(model, tmp_path, preparation=record)) == RECORD
+
+
 def test_without_a_record_the_export_says_what_the_model_shows(tmp_path, model):
     record = exported_preparation(export_saved_model(model, tmp_path))
     assert (record.variant, record.num_classes, record.spatial_rank, record.modalities) == ("unknown", 2, 2, ())
