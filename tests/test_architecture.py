@@ -170,6 +170,15 @@ def test_importing_the_lower_floors_and_the_command_line_loads_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_command_line_reads_no_images_before_it_is_told_to():
+    program = (
+        "import sys\nimport pimms_tf.commands.cli, pimms_tf.commands.niftynet_cli\n"
+        "found = {'scipy', 'nibabel', 'SimpleITK', 'matplotlib'} & set(sys.modules)\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("module", [module for module in SOURCES if module not in _PRINTS])
 def test_nothing_below_the_command_line_prints(module):
     calls = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]

@@ -217,10 +217,14 @@ def _prepared_shapes(study: Study, facts: Sequence[FileFacts], report: Report) -
             shapes[files.subject_id] = study.loader.prepared_shape(files.images, files.subject_id)
         except InputError as error:
             refused += [mistake for mistake in error.mistakes if (mistake.subject, mistake.section) not in broken]
-    for mistake in refused[:MOST_NAMED]:
-        report.mistake(FILES, str(mistake))
-    if len(refused) > MOST_NAMED:
-        report.mistake(FILES, f"{len(refused) - MOST_NAMED} more subjects are refused for such reasons")
+    kinds = cohort.grouped((replace(mistake, subject="", path=None), mistake) for mistake in refused)
+    for alike, mistakes in list(kinds.items())[:MOST_NAMED]:
+        who = some_of(mistake.subject for mistake in mistakes)
+        text = mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} subjects ({who}), {alike}"
+        report.mistake(FILES, str(text))
+    if len(kinds) > MOST_NAMED:
+        left = sum(map(len, list(kinds.values())[MOST_NAMED:]))
+        report.mistake(FILES, f"{left} more subjects are refused for such reasons")
     return shapes
 
 

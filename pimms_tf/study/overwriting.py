@@ -1,16 +1,13 @@
 """What a run would write is nothing that its configuration reads: this is seen before anything is computed."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from niftynet_compat import Config, ConfigError, InputSection
 from niftynet_compat.paths import absolute, expanded, first_file, search_folders
 from niftynet_compat.subjects.folders import matching
 from niftynet_compat.subjects.lists import read_file_list
-from pimms_tf.evaluation import modality_subsets
-from pimms_tf.inference.outputs import class_table_name, image_name, subset_folder
-from pimms_tf.study.task import Task, real_modalities
 
 _KEYS = ("image", "label", "weight", "sampler", "modalities", "modality_label")
 
@@ -54,29 +51,6 @@ def refuse_overwriting(config: Config, written: Iterable[Path]) -> None:
         more = f", and {len(owned) - 1} more of the files to be written are inputs" if len(owned) > 1 else ""
         why = f"{path} would be written over, but {owner}{more}; give another folder or postfix for results"
         raise ConfigError(why, path=config.path)
-
-
-def results_of_inference(config: Config, task: Task, subject_ids: Sequence[str]) -> list[Path]:
-    """The files that inference writes into the folders of results.
-
-    Raises:
-        ConfigError: `output_postfix` makes paths of names.
-    """
-    postfix, form = config.inference.output_postfix, config.pimms.output_names
-    if "/" in postfix or "\\" in postfix or not postfix.isprintable():
-        raise ConfigError(
-            f"[INFERENCE] output_postfix = {postfix!r} would put results elsewhere; give the end of a file name",
-            path=config.path,
-        )
-    files = []
-    for subset in modality_subsets(real_modalities(task)) if config.pimms.subsets else [()]:
-        folder = subset_folder(config.save_seg_dir, subset)
-        files += [folder / "inferred.csv", folder / "modality_scores.csv"]
-        if task.segments:
-            files += [folder / image_name(subject_id, postfix, form) for subject_id in subject_ids]
-        elif form == "niftynet06":
-            files += [folder / class_table_name(subject_id, postfix) for subject_id in subject_ids]
-    return files
 
 
 def _files_of(config: Config, section: InputSection) -> Iterator[Path]:

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from niftynet_compat import Config, ConfigError, Phase, SubjectFiles
 from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import check_border, resolve_window
 from pimms_tf.errors import InputError
+from pimms_tf.evaluation import modality_subsets
+from pimms_tf.inference.outputs import class_table_name, image_name, subset_folder
 from pimms_tf.inference.preparation import Preparation
 from pimms_tf.study import cohort, mappings, task
 from pimms_tf.study.cohort import Cohort
-from pimms_tf.study.overwriting import refuse_overwriting, results_of_inference
+from pimms_tf.study.overwriting import refuse_overwriting
 from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import Task
 
@@ -165,6 +168,29 @@ def inference_study(config: Config, heed: Heed = let_through) -> Study:
         if asked.label is not None and config.task.label_normalisation:
             codes = mappings.label_codes(config, asked.label)
     return Study(config, asked, found, split, phases, loader, window, border, whole_slices, codes)
+
+
+def results_of_inference(config: Config, asked: Task, subject_ids: Sequence[str]) -> list[Path]:
+    """The files that inference writes into the folders of results.
+
+    Raises:
+        ConfigError: `output_postfix` makes paths of names.
+    """
+    postfix, form = config.inference.output_postfix, config.pimms.output_names
+    if "/" in postfix or "\\" in postfix or not postfix.isprintable():
+        raise ConfigError(
+            f"[INFERENCE] output_postfix = {postfix!r} would put results elsewhere; give the end of a file name",
+            path=config.path,
+        )
+    files = []
+    for subset in modality_subsets(task.real_modalities(asked)) if config.pimms.subsets else [()]:
+        folder = subset_folder(config.save_seg_dir, subset)
+        files += [folder / "inferred.csv", folder / "modality_scores.csv"]
+        if asked.segments:
+            files += [folder / image_name(subject_id, postfix, form) for subject_id in subject_ids]
+        elif form == "niftynet06":
+            files += [folder / class_table_name(subject_id, postfix) for subject_id in subject_ids]
+    return files
 
 
 def with_learnt(study: Study, store: bool = True, landmarks_from: Sequence[SubjectFiles] | None = None) -> Study:

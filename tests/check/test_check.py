@@ -252,6 +252,15 @@ def test_files_of_a_subject_on_different_grids_are_named_with_the_remedy(study):
     assert mended.exit_code == 0
 
 
+def test_settings_that_refuse_every_subject_are_said_once(study):
+    report = check(study, fast=True, T2={"axcodes": None}, TRAINING=everybody_trains())
+    (mistake,) = texts(report, Level.MISTAKE).splitlines()
+    assert mistake.startswith(
+        "6 subjects (sub00, sub01, sub02, sub03, sub04 and 1 more), section [T2]: lies on one grid"
+    )
+    assert "make it RAS of (28, 35, 10), and there axcodes ('L', 'P', 'S')" in mistake
+
+
 # Labels
 
 

@@ -8,7 +8,8 @@ from niftynet_compat import ConfigError, load_config
 from pimms_tf.actions.evaluation import evaluation
 from pimms_tf.check import Level, check_config
 from pimms_tf.study import evaluation_study, inference_study, training_study
-from pimms_tf.study.overwriting import InputFiles, results_of_inference
+from pimms_tf.study.overwriting import InputFiles
+from pimms_tf.study.study import results_of_inference
 from pimms_tf.study.task import task_of
 
 ALL = {"dataset_to_infer": "all"}
