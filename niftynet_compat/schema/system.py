@@ -191,7 +191,7 @@ class NetworkSection:
         "landmarks and label maps, in model_dir",
         keeps_empty=True,
         differs_at_default=True,
-        differs="label values that the file does not list are an error; NiftyNet made them 0",
+        differs="label values that the file does not list become 0 as in NiftyNet, but with a warning",
         used_by="train inference evaluation export",
     )
     norm_type: str = key(ini.to_str, "percentile", "landmarks in use", "percentile", "quartile", "median", fold=True)

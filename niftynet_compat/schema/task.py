@@ -50,7 +50,7 @@ class SegmentationSection:
         ini.to_bool,
         False,
         "map the label values found to 0, 1, ...",
-        differs="values that the training subjects did not have are an error; NiftyNet made them 0",
+        differs="values that the training subjects did not have become 0 as in NiftyNet, but with a warning",
         used_by="train inference evaluation",
     )
     softmax: bool = key(
@@ -175,7 +175,7 @@ class MultitaskSection:
         False,
         "map the label values found to 0, 1, ...",
         fork=True,
-        differs="values that the training subjects did not have are an error; the fork made them 0",
+        differs="values that the training subjects did not have become 0 as in the fork, but with a warning",
         used_by="train inference evaluation",
     )
 

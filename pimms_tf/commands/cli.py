@@ -22,7 +22,7 @@ from pimms_tf.actions.sharding import read_shard, write_batch_script
 from pimms_tf.actions.stopping import INTERRUPTED, StopSignals
 from pimms_tf.commands.completion import SHELLS, completion_script, options_of
 from pimms_tf.commands.migrate_cli import add_verbs
-from pimms_tf.commands.progress import counting, progress
+from pimms_tf.commands.progress import counting, figures_of, progress
 from pimms_tf.errors import InputError
 from pimms_tf.study import journal
 from pimms_tf.study.task import resumed, task_of
@@ -297,7 +297,8 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
 
     config = _config(arguments, words, "train")
     stop, reason = StopSignals(), "at once"
-    with suppress(KeyboardInterrupt), journal.application(config), stop, progress(config.training.max_iter) as report:
+    lines = progress(config.training.max_iter, figures_of(task_of(config).variant))
+    with suppress(KeyboardInterrupt), journal.application(config), stop, lines as report:
         study = training_study(config)
         import_tensorflow()
         from pimms_tf.actions.train import train

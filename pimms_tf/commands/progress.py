@@ -2,14 +2,27 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TextIO
 
+# What a line calls the figures of `training.Metrics`, on a terminal and elsewhere.
+_FIGURES = {
+    "segmentation_loss": ("loss", "loss"),
+    "modality_loss": ("modality", "modality_loss"),
+    "dice": ("dice", "dice"),
+}
 
-def progress(max_iter: int) -> AbstractContextManager:
+
+def figures_of(variant: str) -> tuple[str, ...]:
+    """Returns the figures that training of a variant of the network has; the others would be 0 in every line."""
+    lacking = {"classifier": ("segmentation_loss", "dice"), "hemis": ("modality_loss",)}.get(variant, ())
+    return tuple(name for name in _FIGURES if name not in lacking)
+
+
+def progress(max_iter: int, figures: Sequence[str] = tuple(_FIGURES)) -> AbstractContextManager:
     """Returns a context that yields what to call after each iteration: a live line on a terminal, else plain lines."""
-    return _LiveLine(max_iter) if sys.stdout.isatty() else _PlainLines()
+    return _LiveLine(max_iter, figures) if sys.stdout.isatty() else _PlainLines(figures)
 
 
 def counting(what: str) -> Callable[[int, int], None]:
@@ -26,6 +39,9 @@ def counting(what: str) -> Callable[[int, int], None]:
 class _PlainLines(AbstractContextManager):
     """NiftyNet's iteration lines, which log parsers know: `training iter 1, total_loss=0.5, loss=0.5 (1.2s)`."""
 
+    def __init__(self, figures: Sequence[str]) -> None:
+        self._figures = figures
+
     def __enter__(self) -> "_PlainLines":
         return self
 
@@ -39,13 +55,20 @@ class _PlainLines(AbstractContextManager):
 
     def __call__(self, report) -> None:
         indent = "    " if report.phase == "validation" else ""
-        print(f"{indent}{report.phase} iter {report.iteration}, {_values(report)} ({report.seconds:f}s)", flush=True)
+        print(
+            f"{indent}{report.phase} iter {report.iteration}, {self._values(report)} ({report.seconds:f}s)", flush=True
+        )
+
+    def _values(self, report) -> str:
+        values = {"total_loss": report.metrics.total_loss}
+        values |= {_FIGURES[name][1]: getattr(report.metrics, name) for name in self._figures}
+        return ", ".join(f"{name}={float(value)}" for name, value in values.items())
 
 
 class _LiveLine(AbstractContextManager):
     """One line that is rewritten: iteration, losses, iterations per second, time left; all else scrolls above it."""
 
-    def __init__(self, max_iter: int) -> None:
+    def __init__(self, max_iter: int, figures: Sequence[str]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -55,6 +78,7 @@ class _LiveLine(AbstractContextManager):
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
+        self._figures = figures
         self._progress = Progress(*columns)
         self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
         self._preparing = self._progress.add_task("", losses="subjects prepared", rate="", visible=False)
@@ -79,21 +103,9 @@ class _LiveLine(AbstractContextManager):
                 handler.setStream(stream)
 
     def __call__(self, report) -> None:
-        losses = f"loss {float(report.metrics.segmentation_loss):.3f} " if report.metrics.segmentation_loss else ""
-        losses += f"modality {float(report.metrics.modality_loss):.3f} " if report.metrics.modality_loss else ""
-        losses += f"dice {float(report.metrics.dice):.3f}"
+        losses = " ".join(f"{_FIGURES[name][0]} {float(getattr(report.metrics, name)):.3f}" for name in self._figures)
         if report.phase == "validation":
             print(f"validation iter {report.iteration}: {losses}")
             return
         rate = f"{1 / max(report.seconds, 1e-9):.1f} it/s"
         self._progress.update(self._task, completed=report.iteration, losses=losses, rate=rate)
-
-
-def _values(report) -> str:
-    metrics = report.metrics
-    names = {
-        "total_loss": metrics.total_loss,
-        "loss": metrics.segmentation_loss,
-        "modality_loss": metrics.modality_loss,
-    }
-    return ", ".join(f"{name}={float(value)}" for name, value in (names | {"dice": metrics.dice}).items())

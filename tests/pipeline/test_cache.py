@@ -549,7 +549,7 @@ def test_warnings_are_repeated_once_where_the_subject_comes_from_the_cache(image
 def test_mistakes_are_those_of_the_loader_and_nothing_is_stored(images, folder, tmp_path):
     missing = images | {"T1": tmp_path / "nobody.nii.gz"}
     for loader in (LOADER, CachedLoader(LOADER, folder)):
-        with pytest.raises(InputError, match=re.escape("nobody.nii.gz does not exist")):
+        with pytest.raises(InputError, match=re.escape("nobody.nii.gz: does not exist")):
             loader.load(missing, subject_id="s1")
     images["T1"].write_bytes(b"no image")
     with pytest.raises(InputError, match=re.escape("s1_T1.nii.gz: is no image or is damaged")):
@@ -604,7 +604,7 @@ def test_lines_tell_of_subjects_that_took_a_while(capsys):
 
 
 def test_a_live_line_counts_subjects_until_all_are_there():
-    line = _LiveLine(100)  # not begun: a terminal is somebody else's test
+    line = _LiveLine(100, ())  # not begun: a terminal is somebody else's test
     shown = next(task for task in line._progress.tasks if task.id == line._preparing)
     assert not shown.visible
     line.prepared(Prepared(1, 2, "s0", True, 0.001))
