@@ -185,6 +185,14 @@ def test_several_phases_may_be_asked_for(trained_study):
     assert fact(report, "dataset_to_infer = training,validation") == 4
 
 
+def test_a_split_that_names_nobody_for_inference_is_remarked_upon(study):
+    split = study.folder / "split.csv"
+    split.write_text("".join(f"sub0{n},{'training' if n < 4 else 'validation'}\n" for n in range(6)))
+    report = check(study, action="inference", fast=True, SYSTEM={"dataset_split_file": split})
+    assert fact(report, "dataset_to_infer = (unset)") == 6
+    assert "so all 6 subjects are taken, 6 of which training has looked at" in texts(report, Level.REMARK)
+
+
 def test_a_stale_split_is_refused(study):
     split = study.folder / "split.csv"
     split.write_text("1,training\n2,training\n")

@@ -127,3 +127,25 @@ def test_a_trial_takes_landmarks_of_some_and_label_codes_of_all(study):
     of_all = with_learnt(prepared, store=False).loader.mapping["T1"]
     assert np.array_equal(trial.loader.mapping["T1"], of_two)
     assert not np.array_equal(of_two, of_all)
+
+
+def test_a_trial_takes_modality_codes_of_all_though_its_landmarks_are_of_two(study):
+    (study.folder / "one").mkdir()
+    for number, code in enumerate((7, 7, 7, 20, 20, 100)):
+        (study.folder / "one" / f"sub0{number}_scan.nii.gz").symlink_to(study.scans / f"sub0{number}_T1.nii.gz")
+        label = nib.Nifti1Image(np.full((1, 1, 1), code, np.int16), np.eye(4))
+        nib.save(label, study.folder / "one" / f"sub0{number}_kind.nii.gz")
+    found = {"path_to_search": study.folder / "one", "spatial_window_size": "(24, 24, 1)"}
+    config = config_of(
+        study,
+        NETWORK={"name": "modality_classifier", "normalisation": True},
+        SEGMENTATION=None,
+        CLASSIFICATION={"image": "scan", "label": "kind", "num_classes": 3, "label_normalisation": True},
+        TRAINING={"exclude_fraction_for_validation": 0, "exclude_fraction_for_inference": 0},
+        scan={**found, "filename_contains": "_scan"},
+        kind={**found, "filename_contains": "_kind", "interp_order": -1},
+        **dict.fromkeys(("T1", "T2", "FLAIR", "lesion")),
+    )
+    prepared = training_study(config)
+    trial = with_learnt(prepared, store=False, landmarks_from=prepared.training[:2])
+    assert trial.loader.modality_mapping.source == (7, 20, 100)
