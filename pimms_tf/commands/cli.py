@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -91,33 +90,35 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(self._choice(message) or self._missing(message))
+        raise InputError(self._misspelt() or f"{message}; {self.prog} --help lists what there is")
 
-    def _choice(self, message: str) -> str:
-        match = re.match(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
-        if match is None:
-            return ""
-        what, word, choices = match[1], match[2], re.findall(r"[\w-]+", match[3])
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        # argparse's own complaint would have to be taken apart again.
+        if action.choices is not None and value not in action.choices:
+            raise InputError(self._no_choice(action, str(value)))
+
+    def _no_choice(self, action: argparse.Action, word: str) -> str:
+        choices = [str(choice) for choice in action.choices]
         # NiftyNet's other words for its actions are not near ours by their letters.
         meant = {"infer": "inference", "eval": "evaluation", "merge": "inference --merge N"}
-        known = meant.get(word) if what == "VERB" else None
+        known = meant.get(word) if "inference" in choices and not action.option_strings else None
         known = known or nearest(word, choices)
         hint = f"did you mean {known}?" if known else f"choose one of {', '.join(choices)}"
-        if what.startswith("-"):
-            return f"{what} {word} is not one of its words; {hint}"
+        if action.option_strings:
+            return f"{'/'.join(action.option_strings)} {word} is not one of its words; {hint}"
         if self.words and self.words[0].startswith("-"):
             return f"{self.words[0]} stands before the verb; write {self.prog} VERB ... {self.words[0]} {word}"
-        kind = "verb of " + self.prog if what != "SHELL" else "shell"
+        kind = f"verb of {self.prog}" if isinstance(action, argparse._SubParsersAction) else "shell"
         return f"{word} is not a {kind}; {hint}"
 
-    def _missing(self, message: str) -> str:
-        """The complaint itself, with the word that stands there in place of a required option."""
-        wanted = message.partition("arguments are required: ")[2].split(", ")
-        strange = [word for word in self.words if word.startswith("--") and word not in options_of(self)]
-        for word in strange:
-            if known := nearest(word.partition("=")[0], [option for option in wanted if option.startswith("-")]):
+    def _misspelt(self) -> str:
+        """The complaint about a word that stands there in place of an option that is required, "" if none does."""
+        wanted = [flag for action in self._actions if action.required for flag in action.option_strings]
+        for word in self.words:
+            option = word.partition("=")[0]
+            if option.startswith("--") and option not in options_of(self) and (known := nearest(option, wanted)):
                 return f"{word} is not an option of {self.prog}; did you mean {known}?"
-        return f"{message}; {self.prog} --help lists what there is"
+        return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -293,9 +294,9 @@ def import_tensorflow() -> None:
 
 
 def _train(arguments: argparse.Namespace, words: list[str]) -> int:
+    config = _config(arguments, words, "train")
     from pimms_tf.study import training_study
 
-    config = _config(arguments, words, "train")
     stop, reason = StopSignals(), "at once"
     lines = progress(config.training.max_iter, figures_of(task_of(config).variant))
     with suppress(KeyboardInterrupt), journal.application(config), stop, lines as report:
@@ -311,10 +312,10 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
-    from pimms_tf.study import inference_study
-
     config = _config(arguments, words, "inference")
     shard = None if arguments.shard is None else read_shard(arguments.shard)
+    from pimms_tf.study import inference_study
+
     if arguments.merge is not None:
         study = inference_study(config)
         import_tensorflow()
@@ -343,9 +344,10 @@ def _slurm(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.actions.evaluation import evaluation
-    from pimms_tf.study import evaluation_study
 
     config = _config(arguments, words, "evaluation")
+    from pimms_tf.study import evaluation_study
+
     with journal.application(config):
         summary = evaluation(evaluation_study(config))
     print(summary)

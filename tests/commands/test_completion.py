@@ -81,7 +81,7 @@ LINES = [
     (("pimms-tf", "train", "--preset", ""), {"paper", "niftynet2018"}),
     (("pimms-tf", "check", "--action", "inf"), {"inference"}),
     (("pimms-tf", "inference", "--app", ""), {"net_segment", "net_classify", "net_multitask"}),
-    (("pimms-tf", "inference", "--res"), {"--resume"}),
+    (("pimms-tf", "inference", "--resu"), {"--resume"}),
     (("pimms-tf", "import-checkpoint", "--network", "pimms_o"), {"pimms_online"}),
     (("pimms-tf", "config", ""), {"show", "explain"}),
     (("pimms-tf", "config", "explain", "whit"), {"whitening"}),
