@@ -146,6 +146,7 @@ def test_what_no_lock_speaks_for_is_swept_after_an_hour(tmp_path, monkeypatch, m
 
 def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
     sweep(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["=1+1|cmd", "+1", "@sum", "-1+1|cmd", "-(1)", "\t=1"])

@@ -158,9 +158,15 @@ def test_a_run_that_never_knows_its_file_leaves_none(tmp_path, journal):
 
 def test_a_log_that_cannot_be_written_ends_no_run(tmp_path, journal, monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    journal.addHandler(RunLog())
+    handler = RunLog()
+    journal.addHandler(handler)
     begin_log(tmp_path / "nowhere" / "log")
     journal.info("going on")
+    assert list(tmp_path.iterdir()) == []
+    # Nothing is lost: the lines wait for a file that can be written.
+    begin_log(tmp_path / "log")
+    handler.close()
+    assert (tmp_path / "log").read_text().endswith(": going on\n")
 
 
 def test_consoles_tell_journal_and_marks_from_other_records():

@@ -107,7 +107,12 @@ def test_a_checkpoint_of_niftynets_is_known_by_its_names_and_the_way_to_convert_
 
 
 def test_a_folder_without_checkpoints_may_be_trained_into(tmp_path):
-    ModelDir(tmp_path / "new").check_unused()
+    (tmp_path / "empty" / "models").mkdir(parents=True)
+    for name in ("new", "empty"):
+        folder = ModelDir(tmp_path / name)
+        folder.check_unused()
+        assert folder.iterations() == []
+        assert folder.prepare("train") is folder
 
 
 def test_event_records_get_a_new_folder_unless_training_is_resumed(tmp_path):

@@ -36,7 +36,8 @@ from pimms_tf.training.checkpoints import Checkpoints, load_arrays
 from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, rows_here
 from pimms_tf.training.steps import check_equal_slots
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SMALL = {"frontend": "highres_1x1", "classifier_features": (4, 8), "classifier_blocks": 1}
 
 
@@ -247,60 +248,24 @@ def assert_same_metrics(one, two, tolerance=1e-6):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, err_msg=name)
 
 
-SEVERAL = """
-import sys
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from test_devices import *
-from pimms_tf.training import make_validation_step
-
-found = strategy("mirrored", environ={})
-assert found.num_replicas_in_sync == 2 and rows_here(found, 2) == (0, 4)
-batches = [uneven_batch(seed) for seed in range(3)]
-for variant, choices in CASES:
-    learnt, measured, checked, first = [], [], [], []
-    for where in (tf.distribute.get_strategy(), found):
-        with where.scope():
-            state = make_state(variant, **choices)
-        step = make_train_step(state, make_loss("Dice"), constant(0.5), where, Objective(decay=0.1))
-        metrics = [step(batches[0])]
-        first.append((weights(state), [variable.numpy() for variable in state.optimizer.variables]))
-        measured.append(metrics + [step(batch) for batch in batches[1:]])
-        checked.append(make_validation_step(state, make_loss("Dice"), constant(0.5), where)(batches[0]))
-        learnt.append(state)
-    for one, two in zip(*measured, strict=True):
-        assert_same_metrics(one, two)
-    # Weights after one step: in later ones rounding may turn a ReLU that is all but 0, and a small gradient with it,
-    # which metrics do not show before moving statistics, which fit the batch less well than its own, make more of it.
-    assert_same_weights(first[0][0], first[1][0])
-    for one, two in zip(first[0][1], first[1][1], strict=True):
-        np.testing.assert_allclose(two, one, rtol=1e-5, atol=2e-6)
-    assert_same_metrics(*checked, 5e-6)
-
-stored = Checkpoints(sys.argv[1], learnt[1].model, learnt[1].optimizer, learnt[1].iteration)
-stored.save()
-alone = make_state(*CASES[-1][:1], **CASES[-1][1])
-assert Checkpoints(sys.argv[1], alone.model, alone.optimizer, alone.iteration).restore() == 3
-assert all(np.array_equal(value, weights(learnt[1])[path]) for path, value in weights(alone).items())
-"""
-
-
-def in_a_process_of_its_own(program, tmp_path):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def learn_alike(cases, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
+        [sys.executable, str(HERE / "programs" / "several.py"), str(tmp_path), json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "TF_CPP_MIN_LOG_LEVEL": "2"},
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_two_replicas_learn_what_one_device_learns(tmp_path):
-    in_a_process_of_its_own(SEVERAL.replace("CASES", '[("classifier", {})]'), tmp_path)
+    learn_alike([("classifier", {})], tmp_path)
 
 
 @pytest.mark.slow
 def test_two_replicas_learn_to_the_last_digits_what_one_device_learns_from_their_batches_together(tmp_path):
-    in_a_process_of_its_own(SEVERAL.replace("CASES", '[("online", {})]'), tmp_path)
+    learn_alike([("online", {})], tmp_path)
 
 
 @pytest.mark.slow
@@ -312,7 +277,7 @@ def test_two_replicas_learn_as_one_device_in_every_variant_and_scope_of_statisti
         ("soft", {}),
         ("online", {"norm": "none", "frontend": "paper"}),
     ]
-    in_a_process_of_its_own(SEVERAL.replace("CASES", repr(cases)), tmp_path)
+    learn_alike(cases, tmp_path)
 
 
 @pytest.mark.parametrize("variant", ["online", "classifier"])
@@ -471,21 +436,10 @@ def test_when_a_worker_dies_the_other_ends_within_a_minute_and_names_it(study):
             worker.communicate()
 
 
-SILENT = """
-import logging, threading, sys
-from test_devices import *
-from pimms_tf.training import devices
-
-logging.basicConfig(stream=sys.stderr)
-threading.Thread(target=devices._watch, args=(Cluster(("here:1", ADDRESS), 0), 0.5, threading.Event())).start()
-threading.Event().wait(30)
-"""
-
-
 def test_who_waits_for_a_worker_that_no_longer_takes_connections_is_ended_with_its_name(tmp_path):
     address = f"127.0.0.1:{free_ports(1)[0]}"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    command = [sys.executable, "-c", SILENT.replace("ADDRESS", repr(address))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(HERE / "programs" / "silent_worker.py"), address]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=25)
     assert done.returncode == 1
     assert f"worker 1 ({address}) stopped answering, so worker 0 (here:1) cannot go on" in done.stderr

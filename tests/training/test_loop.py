@@ -461,95 +461,26 @@ def test_a_full_disk_costs_the_records_for_tensorboard_and_not_the_training(tmp_
         run(make_state(), tmp_path / "other", 2, Intervals(summary=1), writer=FullDisk("worker 1 is gone"))
 
 
-def in_a_process_of_its_own(program, tmp_path):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
+def in_a_process_of_its_own(program, *words):
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{here}", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, str(here / "programs" / program), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=words[0])
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-RESUMED = """
-import sys, pathlib
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(1)
-tf.config.threading.set_inter_op_parallelism_threads(1)
-from test_loop import *
-
-folder = pathlib.Path(sys.argv[1])
-straight, resumed = make_state(), make_state(seed=5)
-reports = Recorded()
-run(straight, folder, 6, Intervals(save=3), train_step(straight), report=reports.append)
-assert stored(resumed, folder / "models").restore(3) == 3
-again = Recorded()
-run(resumed, folder / "again", 6, step=train_step(resumed), report=again.append)
-assert again.losses() == reports.losses()[3:], (again.losses(), reports.losses())
-assert same(weights(straight), weights(resumed))
-for one, other in zip(straight.optimizer.variables, resumed.optimizer.variables, strict=True):
-    assert np.array_equal(one.numpy(), other.numpy()), one.path
-"""
-
-
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    in_a_process_of_its_own(RESUMED, tmp_path)
-
-
-TWO_REPLICAS = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from test_loop import *
-
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-spread = strategy.experimental_distribute_values_from_function
-"""
-
-EQUAL = """
-batches = [make_batch(number, num=4) for number in range(3)]
-alone = make_state("hemis", norm="none", optimiser="momentum")
-step = train_step(alone, objective=Objective(decay=0.1))
-expected = [step(batch) for batch in batches]
-
-with strategy.scope():
-    both = make_state("hemis", norm="none", optimiser="momentum")
-step = train_step(both, strategy=strategy, objective=Objective(decay=0.1))
-for batch, one in zip(batches, expected, strict=True):
-    halves = [Batch(*(part[:2] for part in batch)), Batch(*(part[2:] for part in batch))]
-    shares = spread(lambda context: halves[context.replica_id_in_sync_group])
-    two = step(shares)
-    for field in ("total_loss", "segmentation_loss", "penalty"):
-        difference = abs(float(getattr(one, field)) - float(getattr(two, field)))
-        assert difference < 1e-6, (field, difference)
-assert int(both.iteration.numpy()) == 3
-for path, value in weights(alone).items():
-    difference = np.abs(weights(both)[path] - value).max()
-    assert difference < 1e-6, (path, difference)
-"""
+    in_a_process_of_its_own("resumed.py", tmp_path)
 
 
 @pytest.mark.slow
 def test_two_replicas_learn_what_one_learns_from_both_their_batches(tmp_path):
-    in_a_process_of_its_own(TWO_REPLICAS + EQUAL, tmp_path)
-
-
-NORMALISED = """
-import sys
-with strategy.scope():
-    both = make_state("online")
-step = train_step(both, strategy=strategy)
-metrics = step(spread(lambda context: make_batch(context.replica_id_in_sync_group)))
-assert np.isfinite(float(metrics.total_loss))
-np.testing.assert_array_equal(metrics.confusion.numpy().sum(axis=1), [4, 4])
-stored(both, sys.argv[1]).save()
-alone = make_state("online", seed=3)
-assert stored(alone, sys.argv[1]).restore() == 1
-assert same(weights(alone), weights(both))
-"""
+    in_a_process_of_its_own("two_replicas.py", tmp_path, "equal")
 
 
 @pytest.mark.slow
 def test_a_normalised_model_trains_on_two_replicas_and_goes_on_with_one(tmp_path):
-    in_a_process_of_its_own(TWO_REPLICAS + NORMALISED, tmp_path)
+    in_a_process_of_its_own("two_replicas.py", tmp_path, "normalised")
 
 
 def test_a_scheduled_learning_rate_holds_at_its_iteration_whatever_came_before():
