@@ -1,4 +1,4 @@
-"""Six iterations of training, and a run that goes on from the third: `python resumed.py FOLDER` fails if they differ."""
+"""Six iterations, and a training that goes on from the third: `python resumed.py FOLDER` fails if they differ."""
 
 import sys
 from pathlib import Path

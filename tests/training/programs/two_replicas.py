@@ -1,4 +1,4 @@
-"""Training on two replicas: `python two_replicas.py FOLDER equal|normalised` fails if it is not that of one."""
+"""Training on two replicas: `python two_replicas.py FOLDER equal|normalised` fails if one learns otherwise."""
 
 import sys
 
