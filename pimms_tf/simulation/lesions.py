@@ -71,7 +71,7 @@ def draw_lesions(
     # Half a voxel and more around the edge the tissue changes; raters mark most of it.
     edge = ndimage.gaussian_filter(label.astype(np.float32), rng.uniform(0.45, 0.9))
     share = np.clip((edge - 0.5) * np.float32(rng.uniform(1, 2)) + np.float32(rng.uniform(0.5, 0.9)), 0, 1)
-    share = np.maximum(share * (edge > 0.05), label * np.float32(rng.uniform(0.5, 0.9))) * inside.allowed
+    share = np.maximum(share * (edge > 0.05), label * np.float32(rng.uniform(0.75, 1))) * inside.allowed
     contrast = _contrast(label, share, rng)
     return Lesions(inside.start, share, *contrast, _dirty(label, normal, inside, rng), fluid * ~label, label)
 
@@ -172,13 +172,15 @@ def _contrast(label: np.ndarray, share: np.ndarray, rng: np.random.Generator) ->
     wide, fine = smooth_noise(shape, 4, rng), smooth_noise(shape, 1.5, rng)
     wide1 = smooth_noise(shape, 4, rng)
     severity = 0.3 * base + 0.55 * own[0][pieces] + 0.45 * wide + 0.25 * fine
-    t2 = np.float32(rng.uniform(0.5, 0.95)) * np.exp(0.65 * severity) * (0.75 + 0.5 * core)
+    t2 = np.float32(rng.uniform(0.65, 1.05)) * np.exp(0.55 * severity) * (0.85 + 0.35 * core)
     holes = 0.5 * severity + 0.45 * own[1][pieces] + 0.45 * wide1 + 0.15 * fine
     t1 = np.float32(rng.uniform(0.3, 0.85)) * np.exp(0.75 * holes) * (0.5 + 0.8 * core)
+    # Raters mark what is bright on FLAIR, where a long T1 alone is dark.
+    t1 = np.minimum(t1, 0.2 + 1.1 * t2)
     liquid = (own[2][pieces] > rng.uniform(1.6, 3)) & (depth_mm > 1.2)
     t1 = np.where(liquid, t1 + 1.5, t1)
     t2 = np.where(liquid, t2 + 1.5, t2)
-    t1, t2 = np.clip(t1, 0.02, 3.2), np.clip(t2, 0.05, 4)
+    t1, t2 = np.clip(t1, 0.02, 3.2), np.clip(t2, 0.2, 4)
     water = np.clip(0.3 * t1 + 0.15, 0, 0.9)
     enhancing = np.zeros(shape, np.float32)
     if number and rng.random() < 0.4:
