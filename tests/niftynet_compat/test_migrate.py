@@ -604,7 +604,8 @@ def test_a_missing_file_and_a_folder_are_told_so(tmp_path):
 
 
 def test_paths_too_long_for_the_system_are_told_so(tmp_path):
-    assert report_on(tmp_path, with_lines(T1=f"csv_file = {'a' * 5000}")).mistakes
+    join = report_on(tmp_path, with_lines(T1=f"csv_file = {'a' * 5000}")).join
+    assert "not there ([T1], [L])" in join.lines[0]
     migrate_file(written(tmp_path, PLAIN.replace("./d", "/" + "b" * 5000)))
     text = with_lines(TRAINING="validation_every_n = 5\nstarting_iter = -1").replace("= m\n", "= " + "c" * 5000 + "\n")
     assert not report_on(tmp_path, text).mistakes
