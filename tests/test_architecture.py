@@ -21,7 +21,7 @@ _FLOORS = (
     ("pimms_tf.commands",),
     ("pimms_tf.check", "pimms_tf.actions"),
     ("pimms_tf.study",),
-    ("pimms_tf.serving", "pimms_tf.inference", "pimms_tf.training"),
+    ("pimms_tf.weights", "pimms_tf.serving", "pimms_tf.inference", "pimms_tf.training"),
     ("pimms_tf.pipeline", "pimms_tf.models"),
     ("pimms_tf.simulation", "pimms_tf.evaluation", "pimms_tf.data"),
     ("niftynet_compat",),

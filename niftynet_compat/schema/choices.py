@@ -78,7 +78,7 @@ METRICS = (
     "roc_auc",
     "roc",
 )
-MASKS = ("otsu_plus", "otsu_minus", "threshold_plus", "threshold_minus", "mean_plus")
+MASKS = ("otsu_plus", "otsu_minus", "threshold_plus", "threshold_minus", "mean_plus", "brain")
 PADDING_MODES = (
     "minimum",
     "maximum",

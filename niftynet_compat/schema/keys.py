@@ -178,9 +178,9 @@ def percentiles(value: tuple[float, ...]) -> str | None:
 
 def three_spacings(value: tuple[float, ...]) -> str | None:
     """Returns what is wrong with a voxel size in mm; none at all is right too."""
-    if not value or (len(value) >= 3 and all(item > 0 for item in value)):
+    if not value or (len(value) >= 3 and all(item >= 0 for item in value)):
         return None
-    return "needs three positive numbers in mm, for example 1.0, 1.0, 1.0"
+    return "needs three positive numbers in mm, for example 1.0, 1.0, 1.0; 0 keeps the spacing of its axis"
 
 
 def orientation(value: tuple[str, ...]) -> str | None:

@@ -39,6 +39,10 @@ class PimmsSection:
         "mended",
         "niftynet",
     )
+    weights: str = key(
+        ini.to_str, "", "begin with weights that come with the package, their network and preparation", "bundled"
+    )
+    blank_outside: bool = key(ini.to_bool, False, "scans are 0 outside the foreground, once they are whitened")
     keep_incomplete: bool = key(ini.to_bool, True, "keep subjects lacking a scan; False is NiftyNet's rule")
     seed: int = key(ini.to_int, 0, "of split, sampling and initial weights", low=0)
     spatial_rank: int = key(

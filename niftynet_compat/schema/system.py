@@ -202,7 +202,9 @@ class NetworkSection:
     )
     whitening: bool = key(ini.to_bool, False, "zero mean and unit variance per volume")
     normalise_foreground_only: bool = key(ini.to_bool, False, "statistics from the foreground only")
-    foreground_type: str = key(ini.to_str, "otsu_plus", "what counts as foreground", *MASKS, fold=True)
+    foreground_type: str = key(
+        ini.to_str, "otsu_plus", "what counts as foreground; brain, which NiftyNet lacks, finds it", *MASKS, fold=True
+    )
     multimod_foreground_type: str = key(
         ini.to_str,
         "and",

@@ -30,7 +30,7 @@ from pimms_tf.check.report import (
     print_bytes,
 )
 from pimms_tf.check.windows import check_windows
-from pimms_tf.data.intensity import LabelMapping, foreground_mask
+from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.errors import InputError, Mistake
 from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
@@ -242,9 +242,10 @@ def _show_one(study: Study, report: Report) -> None:
     raw = replace(loader, whitening=False, mapping=None).load(files.images, files.subject_id)
     subject = loader.load(files.images, files.subject_id)
     rows = []
+    looks = replace(loader, foreground=config.network.foreground_type, fusion="multi")
+    masks = looks.foreground_of(raw.scans, raw.affine)
     for slot in np.flatnonzero(subject.valid):
-        scan = subject.scans[..., slot]
-        mask = foreground_mask(raw.scans[..., slot], config.network.foreground_type)
+        scan, mask = subject.scans[..., slot], masks[..., slot]
         name = task.scans[slot] if len(task.scans) > 1 else f"{task.scans[0]}[{slot}]"
         figures = (scan.min(), scan.mean(), scan.max(), scan.std())
         rows.append((name, f"{100 * mask.mean():.0f} %", *(f"{float(value):.3g}" for value in figures)))

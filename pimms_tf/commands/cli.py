@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     sub = verb("export", _export, "write a trained network as a SavedModel for TensorFlow Serving")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of numbered versions")
+    sub.add_argument("--weights", choices=["bundled"], help="those that come with the package, without any INI file")
     sub.add_argument("--model_version", type=int, metavar="N", help="its number; default: the next free one")
     text = "make a model folder of a checkpoint of the released NiftyNet code"
     sub = verb("import-checkpoint", _import_checkpoint, text, overrides=False)
@@ -373,6 +374,13 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace, words: list[str]) -> int:
+    if arguments.weights and arguments.conf is None:
+        import_tensorflow()
+        from pimms_tf.actions.export import export_bundled
+
+        print(export_bundled(arguments.output, arguments.model_version))
+        return 0
+    words = [*words, "--weights", arguments.weights] if arguments.weights else words
     config = _config(arguments, words, "export")
     import_tensorflow()
     from pimms_tf.actions.export import export
@@ -435,9 +443,14 @@ def _completion(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
-    from pimms_tf.commands.demo import demo_commands, demo_picture, write_demo
+    from pimms_tf.commands.demo import demo_commands, demo_picture, segment_demo, write_demo
 
     write_demo(arguments.folder)
+    import_tensorflow()
+    print("\nThe weights that come with the package, on scans without names in a random order:", flush=True)
+    for line in segment_demo(arguments.folder):
+        print(line, flush=True)
+    print("\nNow a network trained from nothing on the other scans:", flush=True)
     # The commands are those of a user in that folder, so the paths that they print hold there.
     before = Path.cwd()
     os.chdir(arguments.folder)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pimms_tf.data import read_image
+from pimms_tf.data import read_image, write_image
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import dice
 from pimms_tf.files import replacing
@@ -96,6 +96,27 @@ def write_demo(folder: Path, seed: int = 0) -> None:
     with replacing(folder / CONFIG) as path:
         path.write_text(text, encoding="utf-8")
     _write_cohort(folder / "scans", NUM_SUBJECTS, SPACING_MM, Z_RANGE_MM, seed)
+
+
+def segment_demo(folder: Path, num_subjects: int = 3, seed: int = 0) -> list[str]:
+    """Segments subjects of the demonstration with the bundled weights; a line on each, masks in `bundled/`.
+
+    Scans are handed over in a random order without saying which is which. No training has seen these subjects.
+    """
+    from pimms_tf.weights import bundled
+
+    folder, rng, segmenter, lines = Path(folder), np.random.default_rng(seed), bundled(), []
+    known = segmenter.preparation.modalities
+    for lesion in sorted((folder / "scans").glob("*_lesion.nii.gz"))[:num_subjects]:
+        subject_id = lesion.name.removesuffix("_lesion.nii.gz")
+        names = [MODALITIES[place] for place in rng.permutation(len(MODALITIES))]
+        scans = [folder / "scans" / f"{subject_id}_{name}.nii.gz" for name in names]
+        scores, mask = segmenter(segmenter.prepare(scans))
+        write_image(mask, folder / "bundled" / f"{subject_id}.nii.gz")
+        found = dice(read_image(lesion).data[..., 0] > 0.5, mask.data[..., 0] > 0)
+        guessed = ", ".join(known[place] for place in scores.argmax(axis=1))
+        lines.append(f"{subject_id}: scans in the order {', '.join(names)} were taken for {guessed}; Dice {found:.2f}")
+    return lines
 
 
 def demo_commands() -> list[list[str]]:

@@ -119,6 +119,8 @@ def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
 def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[int, int, int]:
     """The shape `resample` gives a grid: round(n · spacing / pixdim) per axis, halves to even, at least 1.
 
+    A pixdim of 0 keeps the length, and so the spacing, of its axis.
+
     Raises:
         InputError: the spacing cannot be right, since each voxel would take the place of a hundred in every direction,
             or there would be more than any scan has.
@@ -126,7 +128,10 @@ def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[
     if grid.is_flat:
         return grid.shape
     # The spacing is a float32 in every header; more digits would decide halves by rounding noise.
-    factors = [float(np.float32(now)) / float(wanted) for now, wanted in zip(grid.spacing_mm, pixdim_mm, strict=True)]
+    factors = [
+        float(np.float32(now)) / float(wanted) if wanted else 1.0
+        for now, wanted in zip(grid.spacing_mm, pixdim_mm, strict=True)
+    ]
     shape = tuple(max(1, round(length * factor)) for length, factor in zip(grid.shape, factors, strict=True))
     if max(factors) < _SMALLEST_FACTOR or is_too_large(*shape):
         raise InputError(
@@ -159,7 +164,7 @@ def resample(
             numbers.
     Source: niftynet/io/misc_io.py `do_resampling`.
     """
-    if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in pixdim_mm):
+    if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step >= 0 for step in pixdim_mm):
         raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0.")
     return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order, keep_zeros, far_plane)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from pimms_tf.data.brain import brain_masks
 from pimms_tf.data.grids import Grid, print_numbers
 from pimms_tf.data.images import (
     FarPlane,
@@ -27,7 +28,6 @@ from pimms_tf.data.images import (
 from pimms_tf.data.intensity import (
     LabelMapping,
     borders_to,
-    foreground_mask,
     foreground_masks,
     is_centred,
     landmarks,
@@ -110,6 +110,8 @@ class SubjectLoader:
         zero_background: scans that were standardised before, so that much of them lies below 0, are shifted; see
             `intensity.with_zero_background`.
         foreground: method of the mask that normalisation looks at, see `intensity.foreground_mask`; None: all voxels.
+            "brain" is one mask for all scans, see `brain.brain_masks`.
+        blank_outside: whitened scans are 0 outside their mask, which is the mean inside it.
         fusion: of the masks of several scans: "and", "or", or "multi", each its own.
         multi_is_empty: "multi" gives empty masks, which is NiftyNet's fault; see `intensity.foreground_masks`.
         mapping: histogram landmarks of each section; None does not standardise.
@@ -144,6 +146,7 @@ class SubjectLoader:
 
     zero_background: bool = False
     foreground: str | None = None
+    blank_outside: bool = False
     fusion: str = "and"
     multi_is_empty: bool = False
     mapping: Mapping[str, np.ndarray] | None = None
@@ -194,9 +197,9 @@ class SubjectLoader:
             raise InputError(f"{patient.name} has no scan with a voxel other than 0: {found}; check its files.")
         scans = np.moveaxis(stack, 0, -1)
         valid = np.isin(np.arange(len(stack)), list(sections))
-        self._normalise(scans, sections, patient)
         affine = place.prepared.affine.copy()
         affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in padding]
+        self._normalise(scans, affine, sections, patient)
         return Subject(
             subject_id=subject_id,
             scans=scans,
@@ -257,7 +260,7 @@ class SubjectLoader:
             with patient.named(scan.section):
                 mask = np.ones(scan.volume.shape, bool)
                 if self.foreground is not None:
-                    mask = foreground_mask(scan.volume, self.foreground)
+                    mask = self.foreground_of(scan.volume[..., np.newaxis], scan.place.prepared.affine)[..., 0]
                 found.setdefault(scan.section, []).append(landmarks(scan.volume, mask, self.cutoff))
         return found
 
@@ -332,14 +335,20 @@ class SubjectLoader:
     def _padding_pairs(self, shape: tuple[int, int, int]) -> Pairs:
         return to_pairs(self.padding) if self.padding_to is None else borders_to(shape, self.padding_to)
 
-    def _normalise(self, scans: np.ndarray, sections: Mapping[int, str], patient: Patient) -> None:
+    def foreground_of(self, scans: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """Foreground of each scan, bool (x, y, z, scan), before whitening and landmarks."""
+        if self.foreground == "brain":
+            return brain_masks(scans, affine)
+        return foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
+
+    def _normalise(self, scans: np.ndarray, affine: np.ndarray, sections: Mapping[int, str], patient: Patient) -> None:
         """Standardises and whitens the present scans where they are."""
         masks = None
         if self.foreground is not None and (self.whitening or self.mapping is not None):
             if self.takes_what_lies_above_0:
                 patient.remark_on_centred([name for slot, name in sections.items() if is_centred(scans[..., slot])])
             with patient.named():
-                masks = foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
+                masks = self.foreground_of(scans, affine)
         for slot, name in sections.items():
             mask = None if masks is None else masks[..., slot]
             if self.mapping is not None:
@@ -356,6 +365,8 @@ class SubjectLoader:
             if self.whitening:
                 patient.check_contrast(scans[..., slot], mask, name)
                 scans[..., slot] = whiten(scans[..., slot], mask)
+            if self.blank_outside and mask is not None:
+                scans[..., slot][~mask] = 0
 
     def _modality(self, valid: np.ndarray, patient: Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:

@@ -44,9 +44,9 @@ def load_segmenter(path: Path | str, iteration: int | None = None, method: Metho
     if export is None:
         number = latest_iteration(path / _MODELS) if iteration is None else iteration
         expected = {variable.path: tuple(variable.shape) for variable in model.variables}
-        _assign(model, load_arrays(path / _MODELS / f"model.ckpt-{number}", expected, complete=True))
+        assign(model, load_arrays(path / _MODELS / f"model.ckpt-{number}", expected, complete=True))
     else:
-        _assign(model, _exported_arrays(export))
+        assign(model, _exported_arrays(export))
     return Segmenter(model, preparation, method)
 
 
@@ -68,7 +68,12 @@ def _exported_arrays(folder: Path) -> dict[str, np.ndarray]:
     return {variable.name.partition(":")[0]: variable.numpy() for variable in variables}
 
 
-def _assign(model: PIMMS, arrays: Mapping[str, np.ndarray]) -> None:
+def assign(model: PIMMS, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives a model the weights of its variables, by path and shape.
+
+    Raises:
+        InputError: arrays and variables are not the same.
+    """
     variables = {variable.path: variable for variable in model.variables}
     missing = [path for path in variables if path not in arrays and not path.endswith(_COUNTER)]
     if missing or not set(arrays) <= set(variables):

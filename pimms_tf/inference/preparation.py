@@ -58,7 +58,8 @@ class Preparation:
         pixdim_mm: voxel size of the prepared grid; None leaves each file's own.
         padding, padding_to, padding_mode, keep_zeros, far_plane: as in `SubjectLoader`.
 
-        zero_background, foreground, fusion, multi_is_empty: which voxels normalisation looks at, as in `SubjectLoader`.
+        zero_background, foreground, blank_outside, fusion, multi_is_empty: which voxels normalisation looks at and what
+            becomes of the others, as in `SubjectLoader`.
         whitening: scans are shifted and scaled to mean 0 and standard deviation 1 over the foreground.
         norm_type, cutoff: of the standardisation of histograms, for scans that have landmarks.
         scans: what the slots held in training.
@@ -94,6 +95,7 @@ class Preparation:
 
     zero_background: bool = False
     foreground: str | None = None
+    blank_outside: bool = False
     fusion: str = "and"
     multi_is_empty: bool = False
     whitening: bool = True
@@ -206,6 +208,7 @@ class Preparation:
             mapping={name: np.array(slot.landmarks) for name, slot in slots.items()} if self.standardises else None,
             zero_background=self.zero_background,
             foreground=self.foreground,
+            blank_outside=self.blank_outside,
             fusion=self.fusion,
             multi_is_empty=self.multi_is_empty,
             whitening=self.whitening,

@@ -27,6 +27,7 @@ def scans_of(config: Config, task: Task, mapping: Mapping[str, np.ndarray] | Non
         far_plane="zeroed" if as_niftynet else "interpolated",
         zero_background=config.pimms.zero_background,
         foreground=network.foreground_type if network.normalise_foreground_only else None,
+        blank_outside=config.pimms.blank_outside,
         fusion=network.multimod_foreground_type,
         whitening=network.whitening,
         norm_type=network.norm_type,

@@ -18,6 +18,7 @@ from pimms_tf.evaluation import modality_subsets
 from pimms_tf.inference.outputs import class_table_name, image_name, subset_folder
 from pimms_tf.inference.preparation import Preparation
 from pimms_tf.study import cohort, mappings, task
+from pimms_tf.study.bundled import with_bundled
 from pimms_tf.study.cohort import Cohort
 from pimms_tf.study.overwriting import refuse_overwriting
 from pimms_tf.study.preparing import preparation_of
@@ -101,6 +102,7 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
         ConfigError, InputError: a mistake in the configuration, or no subjects to train on. With another `heed` there
             are none, and the study has what could be found all the same.
     """
+    config = with_bundled(config)
     asked, window, start = task.task_of(config), None, 0
     with heed(SETTINGS):
         window = task.window_of(config, "training")
@@ -135,6 +137,7 @@ def inference_study(config: Config, heed: Heed = let_through) -> Study:
     Raises:
         ConfigError, InputError: as `training_study`.
     """
+    config = with_bundled(config)
     asked, window, border, whole_slices, codes = task.task_of(config), None, (0, 0, 0), False, None
     with heed(SETTINGS):
         window = task.window_of(config, "inference")

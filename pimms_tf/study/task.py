@@ -143,7 +143,7 @@ def check_parts(config: Config, task: Task) -> None:
     Raises:
         ConfigError: `[PIMMS] classifier` is not set, or a part has no checkpoint.
     """
-    if task.variant in ("hard", "soft") and config.classifier_dir is None:
+    if task.variant in ("hard", "soft") and config.classifier_dir is None and not config.pimms.weights:
         raise ConfigError(
             f"{config.path}: {config.network.name} mixes scans by a classifier that was trained before; name its model "
             "folder in [PIMMS] classifier"

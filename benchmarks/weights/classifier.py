@@ -1,0 +1,137 @@
+"""Trains the classifier of the bundled weights: T1, T2 or FLAIR, and for anything else no preference.
+
+python benchmarks/weights/classifier.py OUT --pool POOL/sim:0.6 --pool POOL/real:0.4 --other POOL/other
+
+A folder given as --other holds contrasts that are none of the three (proton density and the like), one subject a file
+with all its scans in the slots; on these the classifier is taught to give equal scores, so that a low best score says
+"none of these".
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from pool import CLIP, read_slices
+from scipy import ndimage
+from segmenter import HELD_OUT, loaded, saved
+
+from pimms_tf.models import build_classifier
+
+FEATURES, BLOCKS = (8, 32, 64, 128), 2
+SIZE = 88
+FEWEST = 5  # slices of a subject
+
+
+def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
+    """A plane (SIZE, SIZE) out of the middle of a scan, turned, zoomed and changed at random."""
+    count = len(slices.scans)
+    z = int(np.clip(count * rng.uniform(0.2, 0.85), 0, count - 1))
+    plane, brain = slices.scans[z, ..., modality].astype(np.float32), slices.brain[z].astype(np.float32)
+    angle, zoom = rng.uniform(-0.3, 0.3), np.exp(rng.uniform(-0.1, 0.4))
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
+    matrix[:, 0] *= rng.choice([-1, 1])
+    offset = np.array(plane.shape) / 2 + rng.uniform(-25, 25, 2) - matrix @ np.full(2, (SIZE - 1) / 2)
+    plane, brain = (ndimage.affine_transform(a, matrix, offset, (SIZE, SIZE), order=1) for a in (plane, brain))
+    brain = brain > 0.5
+    if rng.random() < 0.5:
+        change = ndimage.binary_dilation if rng.random() < 0.6 else ndimage.binary_erosion
+        brain = change(brain, iterations=int(rng.integers(1, 5)))
+    if rng.random() < 0.4:
+        plane = ndimage.gaussian_filter(plane, rng.uniform(0.3, 1.5))
+    if rng.random() < 0.5:
+        x, y = np.meshgrid(*[np.linspace(-1, 1, SIZE, dtype=np.float32)] * 2, indexing="ij")
+        a, b, c, d, e = rng.normal(0, 0.15, 5)
+        plane = plane + (a * x + b * y + c * x * y + d * x * x + e * y * y) * (plane + 3.5)
+    plane = plane * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.25)
+    if rng.random() < 0.5:
+        plane = plane + rng.normal(0, rng.uniform(0.03, 0.4), plane.shape)
+    return np.where(brain, np.clip(plane, -CLIP, CLIP), 0).astype(np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--pool", action="append", required=True)
+    parser.add_argument("--other", type=Path)
+    parser.add_argument("--other-share", type=float, default=0.15)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    keras.utils.set_random_seed(0)
+    subjects, weights = [], []
+    for text in arguments.pool:
+        folder, share = text.rsplit(":", 1)
+        paths = [p for p in sorted(Path(folder).glob("*.npz")) if not p.stem.startswith(("held_", *HELD_OUT))]
+        for path in paths:
+            slices = read_slices(path)
+            if len(slices.scans) >= FEWEST:
+                subjects.append(slices)
+                weights.append(float(share) / len(paths))
+    others = [read_slices(p) for p in sorted(arguments.other.glob("*.npz"))] if arguments.other else []
+    others = [slices for slices in others if len(slices.scans) >= FEWEST]
+    weights = np.array(weights) / sum(weights)
+    rng = np.random.default_rng(0)
+
+    def example():
+        if others and rng.random() < arguments.other_share:
+            slices = others[rng.integers(len(others))]
+            return drawn_plane(slices, rng.choice(np.flatnonzero(slices.valid)), rng), np.full(3, 1 / 3, np.float32)
+        modality = rng.integers(3)
+        while True:
+            slices = subjects[rng.choice(len(subjects), p=weights)]
+            if slices.valid[modality]:
+                return drawn_plane(slices, modality, rng), np.eye(3, dtype=np.float32)[modality]
+
+    model = build_classifier(3, classifier_features=FEATURES, classifier_blocks=BLOCKS)
+    if arguments.start:
+        loaded(arguments.start, model.variables)
+    optimizer = keras.optimizers.Adam(arguments.lr)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(planes, targets):
+        with tf.GradientTape() as tape:
+            logits = model.modality_logits(planes[..., None], tf.ones((len(planes), 1), bool), training=True)[:, 0]
+            value = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets * 0.97 + 0.01, logits))
+        gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
+        optimizer.apply(gradients, model.trainable_variables)
+        known = tf.reduce_max(targets, 1) > 0.5
+        right = tf.argmax(logits, 1) == tf.argmax(targets, 1)
+        return value, tf.reduce_mean(tf.cast(tf.boolean_mask(right, known), tf.float32))
+
+    averages, recent, begun = {}, [], time.time()
+    for number in range(arguments.steps):
+        fallen = max(0.0, number / arguments.steps - 0.4) / 0.6
+        optimizer.learning_rate.assign(arguments.lr * (0.02 + 0.49 * (1 + np.cos(np.pi * fallen))))
+        planes, targets = map(np.stack, zip(*(example() for _ in range(arguments.batch)), strict=True))
+        recent.append([float(v) for v in step(tf.constant(planes), tf.constant(targets))])
+        decay = min(0.99, (1 + number) / (10 + number))
+        for v in model.variables:
+            averages[v.path] = decay * averages.get(v.path, 0) + (1 - decay) * v.numpy()
+        if (number + 1) % 50 == 0:
+            value, right = np.mean(recent[-50:], axis=0)
+            print(
+                json.dumps(
+                    {
+                        "step": number + 1,
+                        "loss": round(value, 4),
+                        "right": round(right, 4),
+                        "s": round((time.time() - begun) / len(recent), 3),
+                    }
+                ),
+                flush=True,
+            )
+        if (number + 1) % 200 == 0 or number + 1 == arguments.steps:
+            saved(arguments.out / "average.npz", averages)
+
+
+if __name__ == "__main__":
+    main()

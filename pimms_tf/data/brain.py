@@ -1,0 +1,169 @@
+"""Where the brain is in a scan of any contrast, with or without skull: a small network at 4 mm, without TensorFlow.
+
+The network is a 3-D U-Net of some 200,000 numbers, learnt from simulated heads whose tissues had brightnesses drawn at
+random, so that it looks at shapes (`benchmarks/weights/brain.py`); its weights lie in `assets/brain.npz`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from pimms_tf.data.intensity import foreground_masks
+
+logger = logging.getLogger(__name__)
+
+SPACING_MM = 4.0
+LEVELS = 3  # how often the network halves the grid
+FAINT = 0.15  # of the brain's median: air, or the rings that resampling leaves around a stripped brain
+STRIPPED = 1.75  # what a scan shows in volumes of its brain; heads show twice as much and more
+NEAR_MM = 8.0
+
+
+def brain_masks(scans: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """`brain_mask`, the same for each scan, bool (x, y, z, scan); where there is no brain, what Otsu calls foreground.
+
+    Raises:
+        InputError: there is no foreground either.
+    """
+    mask = brain_mask(scans, affine)
+    if mask.any():
+        return np.broadcast_to(mask[..., np.newaxis], scans.shape)
+    logger.warning("no brain is found in these scans, so all that is not background counts as foreground")
+    return foreground_masks(scans, "otsu_plus", "and")
+
+
+def brain_mask(scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """The brain, bool (x, y, z), of scans (x, y, z, scan) of one head; `affine` (4, 4) says how they lie, in mm.
+
+    Each scan is looked at by itself, and what the network says of them is averaged; scans that are zero do not count.
+    One body, without holes in any axial slice. Empty where the network finds no brain, or all scans are zero. Scans in
+    which little is left but a brain were stripped by others, who saw its edge at full resolution; there it is theirs.
+
+    Source: the idea of learning from random contrast is that of Hoopes et al., SynthStrip, NeuroImage 2022;260:119474.
+    """
+    present = [scans[..., slot] for slot in range(scans.shape[-1]) if scans[..., slot].any()]
+    if not present:
+        return np.zeros(scans.shape[:3], bool)
+    turn = orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(("L", "P", "S")))
+    present = [orientations.apply_orientation(scan, turn) for scan in present]
+    shape = present[0].shape
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    down = averaging(shape, spacing_mm)
+    logits = np.mean([brain_logits(scaled(separable(scan, down)), _weights()) for scan in present], axis=0)
+    up = [_between(*each) for each in zip(shape, spacing_mm, logits.shape, strict=True)]
+    mask = _one_body(separable(logits, up) > np.log(threshold / (1 - threshold)))
+    mask = _stripped(present, spacing_mm, mask)
+    back = orientations.ornt_transform(orientations.axcodes2ornt(("L", "P", "S")), nib.io_orientation(affine))
+    return np.ascontiguousarray(orientations.apply_orientation(mask, back))
+
+
+def _stripped(scans: Sequence[np.ndarray], spacing_mm: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The brain of stripped scans as they show it, near the one that was found; of others the latter."""
+    if not found.any():
+        return found
+    votes = np.zeros(found.shape, np.uint8)
+    for scan in scans:
+        darkest = np.percentile(scan[::4, ::4], 1)  # not 0 in scans that were standardised before
+        votes += scan - darkest > FAINT * (np.median(scan[found]) - darkest)
+    shown = 2 * votes > len(scans)
+    if shown.sum() > STRIPPED * found.sum():
+        return found
+    steps = np.maximum(np.rint(NEAR_MM / spacing_mm), 1).astype(int)
+    near = found
+    for axis, count in enumerate(steps):
+        near = ndimage.maximum_filter1d(near, 2 * int(count) + 1, axis=axis)
+    return _one_body(ndimage.binary_opening(shown & near, iterations=2) | (shown & found))
+
+
+def scaled(coarse: np.ndarray) -> np.ndarray:
+    """A scan on the grid of 4 mm as the network sees it: 0 where it is darkest, about 1 where it is bright."""
+    # Percentiles, so that neither an offset nor a few glaring voxels decide.
+    low = np.percentile(coarse, 1)
+    bright = coarse[coarse > coarse.mean()]
+    high = np.percentile(bright, 95) if bright.size else low + 1
+    return np.clip((coarse - low) / max(high - low, 1e-6), -0.5, 2.0).astype(np.float32)
+
+
+def brain_logits(coarse: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The network: a scan (x, y, z) on the grid of 4 mm → logits (x, y, z)."""
+    step = 2**LEVELS
+    padding = [(0, -length % step) for length in coarse.shape]
+    x, kept = np.pad(coarse, padding)[..., np.newaxis], []
+    for level in range(LEVELS):
+        x = _layer(_layer(x, weights, f"down_{level}_0"), weights, f"down_{level}_1")
+        kept.append(x)
+        x = _halved(x)
+    x = _layer(_layer(x, weights, "bottom_0"), weights, "bottom_1")
+    for level in reversed(range(LEVELS)):
+        x = np.concatenate([_doubled(x), kept[level]], axis=-1)
+        x = _layer(x, weights, f"up_{level}")
+    x = x @ weights["head/kernel"] + weights["head/bias"]
+    return x[tuple(slice(0, length) for length in coarse.shape)][..., 0]
+
+
+@lru_cache(maxsize=1)
+def _weights() -> dict[str, np.ndarray]:
+    path = resources.files("pimms_tf.data").joinpath("assets/brain.npz")
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name].astype(np.float32) for name in arrays.files}
+
+
+def _layer(x: np.ndarray, weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """3×3×3 convolution of (x, y, z, channel) with zeros around, bias, ReLU."""
+    kernel = weights[name + "/kernel"]
+    padded = np.pad(x, ((1, 1),) * 3 + ((0, 0),))
+    y = np.broadcast_to(weights[name + "/bias"], (*x.shape[:3], kernel.shape[-1])).copy()
+    for i, j, k in np.ndindex(3, 3, 3):
+        y += padded[i : i + x.shape[0], j : j + x.shape[1], k : k + x.shape[2]] @ kernel[i, j, k]
+    return np.maximum(y, 0)
+
+
+def _halved(x: np.ndarray) -> np.ndarray:
+    a, b, c, channels = x.shape
+    return x.reshape(a // 2, 2, b // 2, 2, c // 2, 2, channels).max(axis=(1, 3, 5))
+
+
+def _doubled(x: np.ndarray) -> np.ndarray:
+    for axis in range(3):
+        x = np.repeat(x, 2, axis)
+    return x
+
+
+def averaging(shape: Sequence[int], spacing_mm: Sequence[float]) -> list[np.ndarray]:
+    """Per axis the matrix (coarse, fine) that reads a line of voxels every 4 mm, as the mean of what lies that near."""
+    matrices = []
+    for length, spacing in zip(shape, spacing_mm, strict=True):
+        fine = (np.arange(length) + 0.5) * spacing
+        coarse = (np.arange(max(int(np.ceil(length * spacing / SPACING_MM)), 1)) + 0.5) * SPACING_MM
+        weights = np.maximum(1 - np.abs(coarse[:, np.newaxis] - fine) / max(spacing, SPACING_MM), 0)
+        weights[weights.sum(axis=1) == 0, -1] = 1
+        matrices.append((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    return matrices
+
+
+def separable(volume: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """A volume with a matrix (to, from) applied along each axis, float32."""
+    volume = np.asarray(volume, np.float32)
+    for axis, matrix in enumerate(matrices):
+        volume = np.moveaxis(np.tensordot(matrix, volume, axes=(1, axis)), 0, axis)
+    return volume
+
+
+def _between(length: int, spacing_mm: float, num_coarse: int) -> np.ndarray:
+    """The matrix (fine, coarse) that interpolates a line read every 4 mm."""
+    position = np.clip((np.arange(length) + 0.5) * spacing_mm / SPACING_MM - 0.5, 0, num_coarse - 1)
+    return np.maximum(1 - np.abs(position[:, np.newaxis] - np.arange(num_coarse)), 0).astype(np.float32)
+
+
+def _one_body(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part, with the holes of each axial slice filled."""
+    labels, count = ndimage.label(mask)
+    if count > 1:
+        mask = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(mask, 2, 0)], axis=2)
