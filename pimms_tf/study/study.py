@@ -23,6 +23,7 @@ from pimms_tf.study.cohort import Cohort
 from pimms_tf.study.overwriting import refuse_overwriting
 from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import Task
+from pimms_tf.wording import some_of
 
 log = logging.getLogger(__name__)
 
@@ -209,16 +210,25 @@ def check_volumes(study: Study) -> None:
     """Reads the headers of all subjects: the files of each lie on one grid, and a window fits into it.
 
     Raises:
-        InputError: the first subject of which this is not so.
+        InputError: there are subjects whose files cannot be used, which are named, and why the first cannot; or a
+            window does not fit into a volume.
     """
+    refused: dict[str, str] = {}
+    shapes: dict[str, Axes3] = {}
     for files in study.used:
-        shape = study.loader.prepared_shape(files.images, files.subject_id)
-        if study.config.network.window_sampling == "resize":
-            continue
+        try:
+            shapes[files.subject_id] = study.loader.prepared_shape(files.images, files.subject_id)
+        except InputError as error:
+            refused[files.subject_id] = str(error)
+    if refused:
+        first = next(iter(refused.values()))
+        every = f"{len(refused)} of {len(study.used)} subjects cannot be used: {some_of(refused)}; the first of them: "
+        raise InputError(first if len(refused) == 1 else every + first)
+    for subject_id, shape in shapes.items() if study.config.network.window_sampling != "resize" else ():
         try:
             resolve_window(shape, study.window)
         except InputError as error:
-            raise error.within(subject=files.subject_id) from error
+            raise error.within(subject=subject_id) from error
 
 
 def _check_settings(config: Config, asked: Task, heed: Heed, needs_label: bool) -> None:

@@ -202,6 +202,20 @@ def test_headers_tell_the_shape_that_loading_gives(study):
         check_volumes(replace(prepared, window=(99, 1, 1)))
 
 
+def test_training_names_all_subjects_whose_files_cannot_be_used(study):
+    copied = study.copy_scans()
+    for number in range(6):
+        scan = copied / f"sub0{number}_T1.nii.gz"
+        scan.unlink()
+        scan.symlink_to("../annex/T1.nii.gz")
+    prepared = training_study(config_of(study, scans=copied))
+    with pytest.raises(InputError) as caught:
+        check_volumes(prepared)
+    assert "4 of 4 subjects cannot be used: sub0" in str(caught.value)
+    assert all(files.subject_id in str(caught.value) for files in prepared.used)
+    assert "T1.nii.gz is a link to ../annex/T1.nii.gz, where no file is" in str(caught.value)
+
+
 def test_an_empty_scan_may_lie_anywhere(study):
     import nibabel as nib
 
