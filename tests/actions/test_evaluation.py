@@ -103,7 +103,7 @@ def test_a_segmentation_that_is_gone_from_the_list_of_inference_is_its_subjects_
     (output / "inferred.csv").write_text("".join(lines))
     (output / "sub03.nii.gz").unlink()
     cohort.write()
-    with pytest.raises(InputError, match=r"1 of 6 subjects could not be done: subject sub03: .*sub03.nii.gz does not"):
+    with pytest.raises(InputError, match=r"1 of 6 subjects could not be done: subject sub03, .*sub03.nii.gz: does not"):
         evaluation(evaluation_study(configured(cohort)))
     assert len(table(cohort)) == 5
     assert len(checked(cohort)) == 1

@@ -69,7 +69,7 @@ def test_a_bad_file_ends_its_subject_and_all_others_are_done(cohort, caplog):
     also_bad, _ = spoil(cohort, "sub04")
     with caplog.at_level("INFO"), pytest.raises(InputError, match="2 of 6 subjects could not be done: sub01, sub04"):
         inference.inference(prepared(cohort))
-    assert f"2 of 6: sub01 failed: subject sub01, section [FLAIR]: {bad}" in caplog.text
+    assert f"2 of 6: sub01 failed: subject sub01, section [FLAIR], {bad}: is no image" in caplog.text
     assert "6 of 6: sub05" in caplog.messages
     done = ["sub00", "sub02", "sub03", "sub05"]
     assert sorted(contents(output(cohort), ".nii.gz")) == [f"{name}_niftynet_out.nii.gz" for name in done]
@@ -94,7 +94,7 @@ def test_whatever_goes_wrong_with_one_subject_the_others_are_done(cohort, caplog
     with caplog.at_level("INFO"), pytest.raises(InputError, match="3 of 6 subjects could not be done"):
         inference.inference(prepared(cohort))
     assert f"2 of 6: sub01 failed: subject sub01, section [T1], {link}: is a link to ../annex" in caplog.text
-    assert "4 of 6: sub03 failed: subject sub03, section [T2] (" in caplog.text
+    assert f"4 of 6: sub03 failed: subject sub03, section [T2], {small}: " in caplog.text
     assert "voxels of (6e+06, 6e+06, 6e+06) mm would become" in caplog.text
     assert len(contents(output(cohort), ".nii.gz")) == 3
 
