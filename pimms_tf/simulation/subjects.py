@@ -1,7 +1,7 @@
 """A simulated subject: a head bent into another one, lesions in it, and the scans that a hospital takes of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
@@ -101,7 +101,9 @@ def simulate(
         raise InputError(f"num_slices = {num_slices}: give 1 or more")
     if lesions is None:
         lesions = draw_lesions(head, rng, masks, load_ml)
-    treatment = hospital.head if head.whole or "stripped" in hospital.head else "stripped"
+    if not head.whole and "stripped" not in hospital.head:
+        hospital = replace(hospital, head="stripped")
+    treatment = hospital.head
     grid_mm = np.asarray(hospital.grid_mm, float)
     factor = tuple(int(n) for n in np.clip(np.rint(grid_mm / FINE_MM), 1, MOST_PARTS))
     spacing_mm = grid_mm / factor

