@@ -1,5 +1,6 @@
 """Mistakes as values: how they read, what they gather on their way up, and the tree of errors that carries them."""
 
+import ast
 import pickle
 from pathlib import Path
 
@@ -71,3 +72,30 @@ def test_words_that_cannot_be_read_are_told_from_values_that_are_wrong(tmp_path)
 def test_a_remark_reads_with_its_line():
     assert str(Remark("TRAINING", "lr", 3, "is large")) == "line 3: [TRAINING] lr is large"
     assert str(Remark("TRAINING", "", 0, "[TRAINING] is odd")) == "[TRAINING] is odd"
+
+
+_ROOT = Path(__file__).parents[1]
+_SAYING = {"InputError", "ConfigError", "UsageError", "Mistake", "ValueError"}
+
+
+def _last_words(text: ast.expr) -> list[str]:
+    """The literal strings with which an expression can end."""
+    match text:
+        case ast.Constant(value=str(words)):
+            return [words]
+        case ast.JoinedStr(values=[*_, last]) | ast.BinOp(op=ast.Add(), right=last):
+            return _last_words(last)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _last_words(body) + _last_words(orelse)
+    return []
+
+
+def test_messages_end_without_a_full_stop():
+    files = [path for package in ("pimms_tf", "niftynet_compat") for path in (_ROOT / package).rglob("*.py")]
+    said = []
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SAYING:
+                said += [(path, node.lineno, words) for text in node.args[:1] for words in _last_words(text)]
+    assert len(said) > 200
+    assert [place for place in said if place[2].endswith(".")] == []

@@ -422,7 +422,7 @@ def _simulate(arguments: argparse.Namespace, words: list[str]) -> int:
 
     a = arguments
     if a.seed < 0:
-        raise InputError(f"seed {a.seed} is negative: give 0 or more.")
+        raise InputError(f"seed {a.seed} is negative: give 0 or more")
     hospitals = simulated_hospitals(a.hospitals, a.seed, a.contrasts.split(","), a.head, a.spacing_mm)
     write_simulation(
         a.folder,

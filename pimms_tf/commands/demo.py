@@ -45,7 +45,7 @@ def shipped_config(name: str) -> str:
     """
     wanted = name if name.endswith(".ini") else f"{name}.ini"
     if wanted not in shipped_configs():
-        raise InputError(f"There is no shipped configuration {name}; choose one of {', '.join(shipped_configs())}.")
+        raise InputError(f"There is no shipped configuration {name}; choose one of {', '.join(shipped_configs())}")
     return _config_folder().joinpath(wanted).read_text(encoding="utf-8")
 
 
@@ -84,12 +84,12 @@ def write_demo(folder: Path, seed: int = 0) -> None:
     """
     folder, text = Path(folder), shipped_config(CONFIG)
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the name of a folder for the demonstration.")
+        raise InputError(f"{folder} is a file; give the name of a folder for the demonstration")
     if folder.is_dir() and any(folder.iterdir()):
         config = folder / CONFIG
         if not config.is_file() or config.read_text(encoding="utf-8", errors="replace") != text:
             raise InputError(
-                f"{folder} is not empty and not an untouched demonstration; give another folder, or remove this one."
+                f"{folder} is not empty and not an untouched demonstration; give another folder, or remove this one"
             )
         for earlier in ("model", "export"):
             shutil.rmtree(folder / earlier, ignore_errors=True)
@@ -156,11 +156,11 @@ def demo_picture(folder: Path, path: Path, max_subjects: int = 3) -> None:
 def _inferred(folder: Path) -> list[tuple[str, Path]]:
     listed = folder / "model" / "output" / "inferred.csv"
     if not listed.is_file():
-        raise InputError(f"{listed} is missing; run pimms-tf inference {CONFIG} in {folder} first.")
+        raise InputError(f"{listed} is missing; run pimms-tf inference {CONFIG} in {folder} first")
     with listed.open(newline="", encoding="utf-8") as file:
         rows = [[word.strip() for word in row] for row in csv.reader(file) if row]
     if not rows:
-        raise InputError(f"{listed} is empty; run pimms-tf inference {CONFIG} in {folder} again.")
+        raise InputError(f"{listed} is empty; run pimms-tf inference {CONFIG} in {folder} again")
     return [(subject_id, Path(path)) for subject_id, path, *_ in rows]
 
 

@@ -93,11 +93,11 @@ def write_simulation(
     """
     folder = Path(folder)
     if num_subjects < 1:
-        raise InputError(f"{num_subjects} subjects: give 1 or more.")
+        raise InputError(f"{num_subjects} subjects: give 1 or more")
     if num_threads < 1:
         raise InputError(f"--num_threads: {num_threads} is less than 1")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; give another one.")
+        raise InputError(f"{folder} exists and is not an empty folder; give another one")
     simulator = Simulator(tuple(hospitals), seed=seed, load_ml=load_ml)
     if lesion_masks is not None:
         simulator = replace(simulator, masks=tuple(read_lesion_masks(lesion_masks)))

@@ -40,12 +40,12 @@ def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
     except InputError:
         raise
     except PermissionError as error:
-        raise InputError("may not be read by this user; change its permissions.", path=path) from error
+        raise InputError("may not be read by this user; change its permissions", path=path) from error
     except MemoryError as error:
-        raise InputError("claims to be larger than the memory; if it is not, export it again.", path=path) from error
+        raise InputError("claims to be larger than the memory; if it is not, export it again", path=path) from error
     except Exception as error:  # a damaged file can fail anywhere inside the readers, with any type
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"is no image or is damaged ({reason}); copy or export it again.", path=path) from error
+        raise InputError(f"is no image or is damaged ({reason}); copy or export it again", path=path) from error
     data = _with_channels(voxels, path)
     _check_values(data, grid, path)
     return data, grid
@@ -68,10 +68,10 @@ def read_header(path: Path, loader: str | None = None) -> tuple[Grid, int]:
     except InputError:
         raise
     except PermissionError as error:
-        raise InputError("may not be read by this user; change its permissions.", path=path) from error
+        raise InputError("may not be read by this user; change its permissions", path=path) from error
     except Exception as error:  # as in `read_file`
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"is no image or is damaged ({reason}); copy or export it again.", path=path) from error
+        raise InputError(f"is no image or is damaged ({reason}); copy or export it again", path=path) from error
     _check_affine(grid, path)
     return grid, max(image.shape[3:], default=1)
 
@@ -83,23 +83,23 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
             raise InputError(
-                f"is a link to {os.readlink(path)}, where no file is; fetch the file, or correct the link.", path=path
+                f"is a link to {os.readlink(path)}, where no file is; fetch the file, or correct the link", path=path
             ) from error
         if isinstance(error, FileNotFoundError):
-            raise InputError("does not exist; check the path.", path=path) from error
+            raise InputError("does not exist; check the path", path=path) from error
         raise InputError(
-            f"cannot be reached ({error.strerror}); check the path and its permissions.", path=path
+            f"cannot be reached ({error.strerror}); check the path and its permissions", path=path
         ) from error
     if stat.S_ISDIR(found.st_mode):
-        raise InputError("is a folder, not an image; give the path of a file.", path=path)
+        raise InputError("is a folder, not an image; give the path of a file", path=path)
     if not stat.S_ISREG(found.st_mode):
-        raise InputError("is no regular file; give the path of an image.", path=path)
+        raise InputError("is no regular file; give the path of an image", path=path)
     if found.st_size == 0:
-        raise InputError("is empty (0 bytes); copy or export it again.", path=path)
+        raise InputError("is empty (0 bytes); copy or export it again", path=path)
     try:
         path.open("rb").close()
     except OSError as error:  # the libraries below would call it damaged
-        why = f"may not be read by this user ({error.strerror}); change its permissions."
+        why = f"may not be read by this user ({error.strerror}); change its permissions"
         raise InputError(why, path=path) from error
 
 
@@ -107,7 +107,7 @@ def _reader(path: Path, loader: str | None) -> Reader:
     name = path.name.lower()
     if loader is not None:
         if loader.lower() not in LOADERS:
-            raise InputError(f"loader is {loader!r}; use one of {', '.join(LOADERS)}, or leave it out.", path=path)
+            raise InputError(f"loader is {loader!r}; use one of {', '.join(LOADERS)}, or leave it out", path=path)
         return LOADERS[loader.lower()]
     if name.endswith(NIBABEL_SUFFIXES):
         return _read_nibabel
@@ -139,7 +139,7 @@ def _nibabel_image(path: Path) -> nib.spatialimages.SpatialImage:
     image = nib.load(path)
     if is_too_large(*image.shape):
         raise InputError(
-            f"its header tells of {' x '.join(map(str, image.shape))} voxels, more than any scan has; export it again.",
+            f"its header tells of {' x '.join(map(str, image.shape))} voxels, more than any scan has; export it again",
             path=path,
         )
     data = _data_file(image, path)
@@ -148,7 +148,7 @@ def _nibabel_image(path: Path) -> nib.spatialimages.SpatialImage:
     if found * (_MOST_DEFLATED if is_zipped else 1) < expected:
         raise InputError(
             f"is no image or is damaged ({found:,} bytes cannot hold the {expected:,} that its header tells of);"
-            " copy or export it again.",
+            " copy or export it again",
             path=path,
         )
     if not is_zipped and found - expected > _MOST_BEHIND:
@@ -172,7 +172,7 @@ def _read_rest(stream: gzip.GzipFile, path: Path, known: int = 0) -> None:
 def _goes_on(path: Path) -> InputError:
     return InputError(
         f"goes on for more than {_MOST_BEHIND:,} bytes behind the last voxel that its header tells of, so one of"
-        " the two is wrong; export it again.",
+        " the two is wrong; export it again",
         path=path,
     )
 
@@ -230,7 +230,7 @@ def _read_simpleitk(path: Path) -> tuple[np.ndarray, Grid]:
     size = (*reader.GetSize(), reader.GetNumberOfComponents())
     if is_too_large(*size):
         raise InputError(
-            f"its header tells of {' x '.join(map(str, size))} values, more than any scan has; export it again.",
+            f"its header tells of {' x '.join(map(str, size))} values, more than any scan has; export it again",
             path=path,
         )
     image = reader.Execute()
@@ -265,13 +265,13 @@ def _with_channels(voxels: np.ndarray, path: Path) -> np.ndarray:
         voxels = np.stack([voxels[name] for name in voxels.dtype.names], axis=-1)
         voxels = voxels.reshape(*voxels.shape[:-1], *(1,) * (5 - voxels.ndim), voxels.shape[-1])  # (x, y, z, t, colour)
     if voxels.dtype.kind == "c":
-        raise InputError("has complex voxels; write their magnitude to a file and give that.", path=path)
+        raise InputError("has complex voxels; write their magnitude to a file and give that", path=path)
     shape = voxels.shape + (1,) * (5 - voxels.ndim)
     longer = [length for length in shape[3:] if length != 1]
     if len(longer) > 1:
         raise InputError(
             f"has more than one axis beyond x, y and z (shape {voxels.shape}); write times, or vector"
-            " components, to files of their own.",
+            " components, to files of their own",
             path=path,
         )
     channels = longer[0] if longer else 1
@@ -282,11 +282,11 @@ def _with_channels(voxels: np.ndarray, path: Path) -> np.ndarray:
 
 def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
     if data.size == 0:
-        raise InputError(f"has no voxels: its shape is {data.shape}; export it again.", path=path)
+        raise InputError(f"has no voxels: its shape is {data.shape}; export it again", path=path)
     if not (np.isfinite(data.min()) and np.isfinite(data.max())):
         count = data.size - np.count_nonzero(np.isfinite(data))
         raise InputError(
-            f"has {count} voxels that are NaN or infinite; replace them, by 0 outside the head for instance.", path=path
+            f"has {count} voxels that are NaN or infinite; replace them, by 0 outside the head for instance", path=path
         )
     _check_affine(grid, path)
 
@@ -295,7 +295,7 @@ def _check_affine(grid: Grid, path: Path) -> None:
     if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-12:
         raise InputError(
             f"the affine {print_affine(grid.affine)} of its header cannot be inverted; repair its sform or"
-            " its voxel sizes.",
+            " its voxel sizes",
             path=path,
         )
 

@@ -108,7 +108,7 @@ def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
     """
     codes = tuple(str(code).upper() for code in axcodes)
     if len(codes) != 3 or not all(any(code in pair for code in codes) for pair in OPPOSITES):
-        raise InputError(f"axcodes {tuple(axcodes)} must be one of L, R, one of P, A and one of I, S, as in L,P,S.")
+        raise InputError(f"axcodes {tuple(axcodes)} must be one of L, R, one of P, A and one of I, S, as in L,P,S")
     if image.grid.is_flat:
         return image
     change = orientations.ornt_transform(nib.io_orientation(image.affine), orientations.axcodes2ornt(codes))
@@ -137,7 +137,7 @@ def resampled_shape(grid: Grid, pixdim_mm: tuple[float, float, float]) -> tuple[
         raise InputError(
             f"{' x '.join(map(str, grid.shape))} voxels of {print_numbers(grid.spacing_mm)} mm would become"
             f" {' x '.join(map(str, shape))} at pixdim {print_numbers(pixdim_mm)}; correct the voxel size in the"
-            " header, its units, or pixdim."
+            " header, its units, or pixdim"
         )
     return shape
 
@@ -165,7 +165,7 @@ def resample(
     Source: niftynet/io/misc_io.py `do_resampling`.
     """
     if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step >= 0 for step in pixdim_mm):
-        raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0.")
+        raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0")
     return resample_to_shape(image, resampled_shape(image.grid, pixdim_mm), order, keep_zeros, far_plane)
 
 
@@ -182,7 +182,7 @@ def resample_to_shape(
     if order < 0:
         raise InputError(
             f"interp_order is {order}, never interpolate, but an image of shape {image.shape} and spacing"
-            f" {print_numbers(image.spacing_mm)} mm would become {tuple(shape)}; give 0 for labels, or no pixdim."
+            f" {print_numbers(image.spacing_mm)} mm would become {tuple(shape)}; give 0 for labels, or no pixdim"
         )
     affine = np.array(image.affine)
     for axis, (before, after) in enumerate(zip(image.shape, shape, strict=True)):
@@ -252,7 +252,7 @@ def resample_onto(image: Image, grid: Grid, order: int, keep_zeros: bool = False
     if order < 0:
         raise InputError(
             f"interp_order is {order}, never interpolate, but an image of shape {image.shape} would be resampled onto a"
-            f" grid of shape {grid.shape}; give 0 for labels."
+            f" grid of shape {grid.shape}; give 0 for labels"
         )
     to_image = np.linalg.inv(image.affine) @ grid.affine
     data = _read_at(image.data, to_image, grid.shape, order)
@@ -283,7 +283,7 @@ def restore_grid(image: Image, grid: Grid, order: int = 0, far_plane: FarPlane =
     if np.abs(found - expected)[:, long_enough].max(initial=0) > 0.5:
         raise InputError(
             f"an image of {image.grid} cannot go back onto the grid of {grid}, whose corners are elsewhere; remove its"
-            " padding, or resample it onto that grid."
+            " padding, or resample it onto that grid"
         )
     data = zoom_to(image.data, tuple(grid.shape[axis] for axis in axes), order, far_plane)
     return Image(orientations.apply_orientation(data, change), grid.affine, grid)
@@ -303,7 +303,7 @@ def write_image(image: Image, path: Path, like: Image | Grid | None = None, orde
     """
     path = Path(path)
     if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise InputError(f"{path}: images are written as NIfTI; end the name in .nii.gz.")
+        raise InputError(f"{path}: images are written as NIfTI; end the name in .nii.gz")
     if isinstance(like, Image):
         like = like.grid if like.original is None else like.original
     if like is not None:

@@ -46,7 +46,7 @@ def foreground_mask(volume: np.ndarray, method: str, threshold: float = 0.0) -> 
     if not mask.any():
         raise InputError(
             f"foreground_type {method} leaves no voxel: values are {volume.min():g} to {volume.max():g}, the threshold"
-            f" is {threshold:g}; choose another foreground_type, or check that the scan is not blank."
+            f" is {threshold:g}; choose another foreground_type, or check that the scan is not blank"
         )
     return _filled(ndimage.binary_dilation(mask, iterations=2))
 
@@ -80,7 +80,7 @@ def foreground_masks(
         if not fused.any():
             raise InputError(
                 "the foregrounds of the scans share no voxel (multimod_foreground_type and); use multi, or check that"
-                " the scans show the same place."
+                " the scans show the same place"
             )
         for slot in present:
             masks[..., slot] = fused
@@ -149,10 +149,10 @@ def landmarks(volume: np.ndarray, mask: np.ndarray, cutoff: tuple[float, float])
     """
     lower, upper = cutoff
     if not 0 <= lower < upper <= 1:
-        raise InputError(f"cutoff {tuple(cutoff)} must be two fractions with 0 <= lower < upper <= 1, as in 0.01,0.99.")
+        raise InputError(f"cutoff {tuple(cutoff)} must be two fractions with 0 <= lower < upper <= 1, as in 0.01,0.99")
     voxels = volume[mask]
     if voxels.size == 0:
-        raise InputError("histogram landmarks need foreground voxels, and the mask is empty; check foreground_type.")
+        raise InputError("histogram landmarks need foreground voxels, and the mask is empty; check foreground_type")
     return np.percentile(voxels, 100 * np.array([lower, *INNER_FRACTIONS, upper])).astype(np.float64)
 
 
@@ -170,7 +170,7 @@ def average_landmarks(image_landmarks: Sequence[np.ndarray]) -> np.ndarray:
     table = table[table[:, -1] != table[:, 0]]
     if not len(table):
         raise InputError(
-            "no training image has more than one intensity in its foreground; check images and foreground_type."
+            "no training image has more than one intensity in its foreground; check images and foreground_type"
         )
     slope = 100 / (table[:, -1] - table[:, 0])
     return np.einsum("i,il->l", slope, table) / len(table) - np.mean(slope * table[:, 0])
@@ -198,7 +198,7 @@ def standardise(
     if not volume.any():
         return np.zeros(volume.shape, np.float32)
     if np.shape(mapping) != (2 + len(INNER_FRACTIONS),):
-        raise InputError(f"a histogram mapping has 13 values, received {np.size(mapping)}; train the mapping anew.")
+        raise InputError(f"a histogram mapping has 13 values, received {np.size(mapping)}; train the mapping anew")
     used, largest_lower, smallest_upper = NORM_TYPES[norm_type]
     cutoff = (min(cutoff[0], largest_lower), max(cutoff[1], smallest_upper))
     source = landmarks(volume, mask, cutoff)[list(used)]
@@ -252,7 +252,7 @@ def label_mapping(labels: Iterable[np.ndarray]) -> LabelMapping:
     """
     found = sorted({float(code) for label in labels for code in np.unique(label)})
     if not found:
-        raise InputError("label_normalisation needs at least one label map to find the codes in; none was given.")
+        raise InputError("label_normalisation needs at least one label map to find the codes in; none was given")
     return LabelMapping(tuple(found), tuple(range(len(found))))
 
 
@@ -302,7 +302,7 @@ def to_pairs(border: Border) -> tuple[tuple[int, int], ...]:
     axes = (border,) * 3 if np.ndim(border) == 0 else tuple(border)
     pairs = tuple((int(axis), int(axis)) if np.ndim(axis) == 0 else (int(axis[0]), int(axis[1])) for axis in axes)
     if len(pairs) > 3 or any(number < 0 for pair in pairs for number in pair):
-        raise InputError(f"volume_padding_size {border!r} must be one to three numbers from 0 upwards, as in 16,16,0.")
+        raise InputError(f"volume_padding_size {border!r} must be one to three numbers from 0 upwards, as in 16,16,0")
     return pairs + ((0, 0),) * (3 - len(pairs))
 
 
@@ -324,7 +324,7 @@ def pad(volume: np.ndarray, border: Border, mode: str = "minimum") -> np.ndarray
         return np.pad(volume, (*pairs, *((0, 0),) * (volume.ndim - 3)), mode=mode)
     except ValueError as error:
         raise InputError(
-            f"volume_padding_mode {mode!r} cannot pad {volume.shape[:3]} by {pairs}; use minimum, constant or edge."
+            f"volume_padding_mode {mode!r} cannot pad {volume.shape[:3]} by {pairs}; use minimum, constant or edge"
         ) from error
 
 
@@ -345,7 +345,7 @@ def unpad(volume: np.ndarray, border: Border) -> np.ndarray:
 def _check_word(key: str, word: str, legal: tuple[str, ...]) -> None:
     if word not in legal:
         near = difflib.get_close_matches(str(word), legal, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(legal)}."
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(legal)}"
         raise InputError(f"{key} {word!r} is unknown; {hint}")
 
 
@@ -363,7 +363,7 @@ def _filled(mask: np.ndarray) -> np.ndarray:
 def _recoded(values: np.ndarray, codes: Sequence[float], replacements: Sequence[float]) -> np.ndarray:
     if len(codes) != len(replacements):
         raise InputError(
-            f"a label mapping needs as many sources as targets, received {tuple(codes)} and {tuple(replacements)}."
+            f"a label mapping needs as many sources as targets, received {tuple(codes)} and {tuple(replacements)}"
         )
     present, positions = np.unique(values, return_inverse=True)
     table = np.zeros(len(present), np.float64)

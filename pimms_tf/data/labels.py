@@ -68,13 +68,13 @@ class LabelRules:
         if found.between:
             raise InputError(
                 f"{source} should hold whole numbers but has {print_numbers(found.between[:5])}; give a label map,"
-                " or map its values by label_normalisation."
+                " or map its values by label_normalisation"
             )
         if found.outside:
             outside = [int(value) if value.is_integer() else value for value in found.outside[:10]]
             raise InputError(
                 f"{source} has label values {outside} outside 0 to {self.num_classes - 1}; set num_classes, or"
-                " map them by label_normalisation."
+                " map them by label_normalisation"
             )
         if found.unlisted:
             log.warning("%s has label values %s that the mapping does not list; they become 0", source, found.unlisted)

@@ -60,7 +60,7 @@ class Patient(NamedTuple):
         if reference not in self.images:
             raise InputError(
                 f"{self.name} has no file for section [{reference}], which [PIMMS] reference names; it has"
-                f" {', '.join(self.images)}."
+                f" {', '.join(self.images)}"
             )
 
     def check_channels(self, channels: int, name: str, names: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class Patient(NamedTuple):
         if channels > 1 and len(names) > 1:
             raise InputError(
                 f"{self.section(name)} has {channels} times or components, which can be scans only if it is the"
-                f" one section, but there are {', '.join(names)}; write each to a file of its own."
+                f" one section, but there are {', '.join(names)}; write each to a file of its own"
             )
 
     def check_contrast(self, scan: np.ndarray, mask: np.ndarray | None, name: str) -> None:
@@ -77,7 +77,7 @@ class Patient(NamedTuple):
         if voxels.size and voxels.min() == voxels.max():
             raise InputError(
                 f"{self.section(name)} is {voxels.flat[0]:g} in every voxel of the foreground, so it shows nothing;"
-                " check the file, or leave it out."
+                " check the file, or leave it out"
             )
 
     def refuse_place(
@@ -100,14 +100,14 @@ class Patient(NamedTuple):
             )
             raise InputError(
                 f"lies on one grid with [{first}], but here {ours}, and there {theirs}; give both sections the same"
-                " axcodes and pixdim.",
+                " axcodes and pixdim",
                 subject=self.subject_id,
                 section=name,
             )
         both = f"{self.name}: [{first}]{self.file(first)} and [{name}]{self.file(name)}"
         raise InputError(
             f"{both} lie on different grids, one with {place.stored}, the other with {stored}; name the section"
-            f" onto whose grid all are to be resampled, as in [PIMMS] reference = {first}."
+            f" onto whose grid all are to be resampled, as in [PIMMS] reference = {first}"
         )
 
     def remark_on_centred(self, names: Sequence[str]) -> None:

@@ -194,7 +194,7 @@ class SubjectLoader:
             sections[scan.slot] = scan.section
         if not sections:
             found = ", ".join(f"[{name}]{patient.file(name)}" for name in images) or "no files at all"
-            raise InputError(f"{patient.name} has no scan with a voxel other than 0: {found}; check its files.")
+            raise InputError(f"{patient.name} has no scan with a voxel other than 0: {found}; check its files")
         scans = np.moveaxis(stack, 0, -1)
         valid = np.isin(np.arange(len(stack)), list(sections))
         affine = place.prepared.affine.copy()
@@ -241,7 +241,7 @@ class SubjectLoader:
                 continue
             place = place or Place(name, header.grid, oriented.grid, Grid(shape, oriented.affine), header.grid)
         if place is None:
-            raise InputError(f"{patient.name} has no scan; it has {', '.join(images) or 'no files at all'}.")
+            raise InputError(f"{patient.name} has no scan; it has {', '.join(images) or 'no files at all'}")
         shape = place.prepared.shape
         return tuple(n + sum(pair) for n, pair in zip(shape, self._padding_pairs(shape), strict=True))
 
@@ -355,7 +355,7 @@ class SubjectLoader:
                 if name not in self.mapping:
                     raise InputError(
                         f"there are histogram landmarks for {', '.join(self.mapping)}, but none for section [{name}];"
-                        " train them anew, or switch normalisation off."
+                        " train them anew, or switch normalisation off"
                     )
                 inside = np.ones(scans.shape[:3], bool) if mask is None else mask
                 with patient.named(name):
@@ -378,7 +378,7 @@ class SubjectLoader:
                     raise InputError(
                         f"{source} has the modality labels {print_numbers(unlisted)}, but known are"
                         f" {print_numbers(self.modality_mapping.source)}; correct the file or the number of modality"
-                        " classes."
+                        " classes"
                     )
                 classes = map_labels(classes, self.modality_mapping)
         elif self.modality_image is not None:
@@ -394,7 +394,7 @@ class SubjectLoader:
         if len(classes) != len(valid):
             raise InputError(
                 f"{source} gives {len(classes)} classes, {classes.tolist()[:10]}, for {len(valid)} scans; give one for"
-                f" each scan, and {UNKNOWN} where it is unknown."
+                f" each scan, and {UNKNOWN} where it is unknown"
             )
         if self.null_class:
             classes[~valid] = NULL_CLASS
@@ -405,7 +405,7 @@ class SubjectLoader:
             if self.require_label:
                 raise InputError(
                     f"{patient.name} has no label (section [{self.label}]), which training needs; it has"
-                    f" {', '.join(patient.images)}."
+                    f" {', '.join(patient.images)}"
                 )
             return None
         label = self._map(self.label, 0, place, padding, patient)
@@ -423,7 +423,7 @@ class SubjectLoader:
         image = self._read(name, patient)
         if image.data.shape[3] != 1:
             raise InputError(
-                f"{patient.section(name)} has {image.data.shape[3]} times or components; give a file of one."
+                f"{patient.section(name)} has {image.data.shape[3]} times or components; give a file of one"
             )
         if self.reference is not None:
             image = self._onto(image, place.stored, place.original, name, order, patient)

@@ -246,7 +246,7 @@ def _same_shape(reference: np.ndarray, inferred: np.ndarray) -> tuple[np.ndarray
     if reference.shape != inferred.shape:
         raise InputError(
             f"The inferred image has shape {inferred.shape} and the reference {reference.shape}; "
-            "bring both onto the grid of the original file before comparing them."
+            "bring both onto the grid of the original file before comparing them"
         )
     return reference, inferred
 
@@ -259,7 +259,7 @@ def _masks(reference: np.ndarray, inferred: np.ndarray) -> tuple[np.ndarray, np.
 def _spacing(spacing_mm: Sequence[float], mask: np.ndarray) -> np.ndarray:
     spacing = np.asarray(spacing_mm, float)
     if spacing.shape != (mask.ndim,) or not np.all(spacing > 0):
-        raise InputError(f"spacing {tuple(spacing_mm)} mm does not fit an image of shape {mask.shape}.")
+        raise InputError(f"spacing {tuple(spacing_mm)} mm does not fit an image of shape {mask.shape}")
     return spacing
 
 

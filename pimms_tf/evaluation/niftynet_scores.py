@@ -166,7 +166,7 @@ def niftynet_tables(
     _metric_names(metrics)
     for unit in units:
         if unit not in NIFTYNET_UNITS:
-            raise InputError(f'evaluation_units = "{unit}" is none of {", ".join(NIFTYNET_UNITS)}.')
+            raise InputError(f'evaluation_units = "{unit}" is none of {", ".join(NIFTYNET_UNITS)}')
     first = 0 if "label" in units else 1
     labels = range(first, num_classes) if {"label", "foreground"} & set(units) else ()
     by_label: list[tuple[tuple[str, ...], dict[str, float]]] = []
@@ -175,7 +175,7 @@ def niftynet_tables(
         if np.shape(reference) != np.shape(inferred):
             raise InputError(
                 f"Subject {subject_id}: the inferred image has shape {np.shape(inferred)} and the reference "
-                f"{np.shape(reference)}; bring both onto the grid of the original file before comparing them."
+                f"{np.shape(reference)}; bring both onto the grid of the original file before comparing them"
             )
         for label in labels:
             scores = niftynet_metrics(reference == label, inferred == label, metrics, as_recorded)
@@ -196,7 +196,7 @@ def _metric_names(metrics: Sequence[str]) -> list[str]:
     for metric in metrics:
         if metric not in NIFTYNET_METRICS:
             near = get_close_matches(metric, NIFTYNET_METRICS, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"choose from {', '.join(NIFTYNET_METRICS)}."
+            hint = f'did you mean "{near[0]}"?' if near else f"choose from {', '.join(NIFTYNET_METRICS)}"
             raise InputError(f'evaluations = "{metric}" is not a segmentation metric; {hint}')
         names.append(_ALIASES.get(metric, metric))
     return list(dict.fromkeys(names))

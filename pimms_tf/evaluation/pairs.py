@@ -42,7 +42,7 @@ def read_pair(files: FilePair, rules: LabelRules, loader: str | None = None) -> 
         found = reorient(read_image(files.inferred), _AXIAL)
         _refuse_grids(files, truth, found)
         if truth.data.shape[3] != 1:
-            raise InputError(f"{files.reference} has {truth.data.shape[3]} times or components; give a file of one.")
+            raise InputError(f"{files.reference} has {truth.data.shape[3]} times or components; give a file of one")
         reference = rules.classes(truth.data[..., 0], f"reference {files.reference}")
     if found.data.shape[-1] > 1:
         return ImagePair(reference, np.argmax(found.data, axis=-1), 1.0 - found.data[..., 0], truth.spacing_mm)
@@ -79,7 +79,7 @@ def _refuse_same_file(files: FilePair) -> None:
     if is_one or (reference.exists() and inferred.exists() and reference.samefile(inferred)):
         raise InputError(
             f"reference and segmentation are the same file {reference}; name the segmentations in the section of the "
-            "inferred images."
+            "inferred images"
         )
 
 
@@ -87,5 +87,5 @@ def _refuse_grids(files: FilePair, truth: Image, found: Image) -> None:
     if not truth.grid.matches(found.grid):
         raise InputError(
             f"reference {files.reference} with {truth.grid} and segmentation {files.inferred} with {found.grid} are "
-            "not on one grid; segment the scans on the grid of the label, or resample the label."
+            "not on one grid; segment the scans on the grid of the label, or resample the label"
         )

@@ -78,7 +78,7 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
     if not common:
         raise InputError(
             f"No subject has both a reference and a segmentation (references: {some_of(references)}; "
-            f"segmentations: {some_of(inferred)}); compare the file names of both."
+            f"segmentations: {some_of(inferred)}); compare the file names of both"
         )
     for missing, what in ((references.keys() - common, "segmentation"), (inferred.keys() - common, "reference")):
         if missing:
@@ -123,7 +123,7 @@ def evaluate_subject(
     if mask is not None:
         inside = np.asarray(mask) != 0
         if inside.shape != truth.shape:
-            raise InputError(f"The evaluation mask has shape {inside.shape} and the reference {truth.shape}.")
+            raise InputError(f"The evaluation mask has shape {inside.shape} and the reference {truth.shape}")
         truth, found = truth & inside, found & inside
     return SubjectScores(
         dice=dice(truth, found),
@@ -159,21 +159,21 @@ def read_results(path: Path) -> list[SubjectResult]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file of results; the evaluation command writes one.")
+        raise InputError(f"{path}: there is no such file of results; the evaluation command writes one")
     results = []
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         present = reader.fieldnames or ()
         missing = [name for name in ("subject_id", *METRICS) if name not in present]
         if missing:
-            raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(present) or 'none'}.")
+            raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(present) or 'none'}")
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             scores = SubjectScores(*(_number(row[name], f"{where}, column {name}") for name in METRICS))
             subset = tuple(filter(None, (row.get("subset") or "").split("+")))
             results.append(SubjectResult(_unquoted(row["subject_id"]), subset, scores))
     if not results:
-        raise InputError(f"{path}: no subject below the header; evaluate at least one.")
+        raise InputError(f"{path}: no subject below the header; evaluate at least one")
     _refuse_repeats(results, path)
     return results
 
@@ -200,7 +200,7 @@ def _refuse_repeats(results: Sequence[SubjectResult], path: Path) -> None:
         key = (result.subject_id, result.subset)
         if key in seen:
             name = subset_name(result.subset)
-            raise InputError(f"{path}: subject {result.subject_id} has two results for {name}; keep one of them.")
+            raise InputError(f"{path}: subject {result.subject_id} has two results for {name}; keep one of them")
         seen.add(key)
 
 
@@ -211,11 +211,11 @@ def _unquoted(cell: str) -> str:
 
 def _number(text: str | None, where: str) -> float:
     if text is None:
-        raise InputError(f"{where}: the line ends before this column; the file is damaged, write it again.")
+        raise InputError(f"{where}: the line ends before this column; the file is damaged, write it again")
     try:
         return float(text) if text else math.nan
     except ValueError:
-        raise InputError(f'{where}: "{text}" is not a number; leave the cell empty if it is undefined.') from None
+        raise InputError(f'{where}: "{text}" is not a number; leave the cell empty if it is undefined') from None
 
 
 def _number_text(value: float) -> str:

@@ -30,14 +30,14 @@ def load_segmenter(path: Path | str, iteration: int | None = None, method: Metho
     path = Path(path)
     export = exported_version(path)
     if export is None and not (path / _MODELS).is_dir():
-        raise InputError(f"{path} is neither a model folder nor an export; give the model_dir of a training.")
+        raise InputError(f"{path} is neither a model folder nor an export; give the model_dir of a training")
     if export is not None and iteration is not None:
-        raise InputError(f"{path} is an export, which has no iteration {iteration}; give the folder of the model.")
+        raise InputError(f"{path} is an export, which has no iteration {iteration}; give the folder of the model")
     folder = path if export is None else export
     if not (folder / PREPARATION_FILE).is_file():
         raise InputError(
             f"{folder} has no {PREPARATION_FILE}, so it is not known how scans are prepared; an earlier release made "
-            "it: export the model anew with its configuration, by pimms-tf export."
+            "it: export the model anew with its configuration, by pimms-tf export"
         )
     preparation = read_preparation(folder)
     model = build_network(preparation)
@@ -63,7 +63,7 @@ def _exported_arrays(folder: Path) -> dict[str, np.ndarray]:
     try:
         loaded = tf.saved_model.load(str(folder))  # which holds the variables as long as it is there
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"the export {folder} is damaged ({error}); export the model anew.") from error
+        raise InputError(f"the export {folder} is damaged ({error}); export the model anew") from error
     variables = [variable for signature in loaded.signatures.values() for variable in signature.variables]
     return {variable.name.partition(":")[0]: variable.numpy() for variable in variables}
 
@@ -78,11 +78,11 @@ def assign(model: PIMMS, arrays: Mapping[str, np.ndarray]) -> None:
     missing = [path for path in variables if path not in arrays and not path.endswith(_COUNTER)]
     if missing or not set(arrays) <= set(variables):
         first = (missing or sorted(set(arrays) - set(variables)))[0]
-        raise InputError(f"the weights are not those of the network on record, {first} for instance is in one alone.")
+        raise InputError(f"the weights are not those of the network on record, {first} for instance is in one alone")
     for path, array in arrays.items():
         if tuple(variables[path].shape) != array.shape:
             raise InputError(
                 f"the weights are not those of the network on record: {path} has shape {array.shape} instead of "
-                f"{tuple(variables[path].shape)}."
+                f"{tuple(variables[path].shape)}"
             )
         variables[path].assign(array)

@@ -28,7 +28,7 @@ def build_network(preparation: Preparation) -> PIMMS:
     if preparation.variant == "unknown" or not count or not preparation.num_classes:
         raise InputError(
             "the record of preparation does not say which network it belongs to, as those of earlier releases; export "
-            "the model anew with its configuration."
+            "the model anew with its configuration"
         )
     try:
         if preparation.variant == "classifier":
@@ -39,7 +39,7 @@ def build_network(preparation: Preparation) -> PIMMS:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"the record of preparation describes a network that this release of pimms-tf cannot build: {error}; use "
-            "the release that wrote it, or a later one."
+            "the release that wrote it, or a later one"
         ) from error
 
 

@@ -121,13 +121,13 @@ class Preparation:
             ("modalities", len(set(self.modalities)), len(self.modalities)),
         ):
             if value not in (0, count):
-                raise InputError(f"preparation: {name} has {value} different names, but {count} are needed.")
+                raise InputError(f"preparation: {name} has {value} different names, but {count} are needed")
         if any(not UNKNOWN <= slot.modality < max(len(self.modalities), 1) for slot in self.scans):
-            raise InputError(f"preparation: a scan has a modality that is not among {', '.join(self.modalities)}.")
+            raise InputError(f"preparation: a scan has a modality that is not among {', '.join(self.modalities)}")
         if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"preparation: threshold is {self.threshold:g}; give a probability between 0 and 1.")
+            raise InputError(f"preparation: threshold is {self.threshold:g}; give a probability between 0 and 1")
         if self.classifier_slices < 1 or self.batch_size < 1:
-            raise InputError("preparation: classifier_slices and batch_size count from 1.")
+            raise InputError("preparation: classifier_slices and batch_size count from 1")
 
     @property
     def spatial_rank(self) -> int:
@@ -195,7 +195,7 @@ class Preparation:
             known = ", ".join(slot.name for slot in self.scans if slot.landmarks)
             raise InputError(
                 f"{', '.join(without)}: this network standardises the histogram of each scan by its name; call each "
-                f"scan one of {known}."
+                f"scan one of {known}"
             )
         return SubjectLoader(
             axcodes=self.axcodes,
@@ -236,14 +236,14 @@ class Preparation:
         try:
             found = json.loads(text)
         except ValueError as error:
-            raise InputError(f"{source} is damaged, it is no JSON ({error}); {_REMEDY}.") from None
+            raise InputError(f"{source} is damaged, it is no JSON ({error}); {_REMEDY}") from None
         if not isinstance(found, dict) or "version" not in found:
-            raise InputError(f"{source} is damaged, it names no version; {_REMEDY}.")
+            raise InputError(f"{source} is damaged, it names no version; {_REMEDY}")
         version = found.pop("version")
         if version != VERSION:
             raise InputError(
                 f"{source} has version {version}, but this release of pimms-tf reads version {VERSION}; use the "
-                "release that wrote it, or a later one."
+                "release that wrote it, or a later one"
             )
         return _fitted(cls, found, str(source))
 
@@ -259,9 +259,9 @@ def read_preparation(path: Path) -> Preparation:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path} is not there; it says how scans are prepared, and training writes it.") from None
+        raise InputError(f"{path} is not there; it says how scans are prepared, and training writes it") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is damaged, it is no text; {_REMEDY}.") from None
+        raise InputError(f"{path} is damaged, it is no text; {_REMEDY}") from None
     return Preparation.from_json(text, path)
 
 
@@ -289,14 +289,14 @@ def _fitted(kind: type, found: Mapping[str, object], source: str):
     if unknown:
         raise InputError(
             f"{source} has {', '.join(unknown)}, which this release of pimms-tf does not know; use the release that "
-            "wrote it, or a later one."
+            "wrote it, or a later one"
         )
     values = {}
     for name, value in found.items():
         try:
             values[name] = _as(hints[name], value)
         except _MisfitError as misfit:
-            raise InputError(f"{source} is damaged: {name} holds {misfit}; {_REMEDY}.") from None
+            raise InputError(f"{source} is damaged: {name} holds {misfit}; {_REMEDY}") from None
     try:
         return kind(**values)
     except (InputError, TypeError) as error:

@@ -72,7 +72,7 @@ class Segmenter:
             if ours != theirs:
                 raise InputError(
                     f"the record of preparation is of a network with {theirs} {what}, this one has {ours}; use the "
-                    "record that lies with its weights."
+                    "record that lies with its weights"
                 )
         self.model = model
         self.preparation = preparation
@@ -165,7 +165,7 @@ class Segmenter:
             best = scores[subject.valid].max()
             raise InputError(
                 f"subject {subject.subject_id}: no scan is one of {', '.join(self.preparation.modalities)}: the best "
-                f"score is {best:.2f}, and {least:g} is needed; check the files."
+                f"score is {best:.2f}, and {least:g} is needed; check the files"
             )
         return replace(subject, scans=subject.scans * valid, valid=valid)
 
@@ -216,7 +216,7 @@ def _by_name(images: Scans) -> dict[str, Image]:
     if not isinstance(images, Mapping):
         images = {f"scan {number}": image for number, image in enumerate(images, start=1)}
     if not images:
-        raise InputError("there are no scans to be prepared; give at least one.")
+        raise InputError("there are no scans to be prepared; give at least one")
     scans = {name: image if isinstance(image, Image) else read_image(image) for name, image in images.items()}
     if len(scans) > 1:
         return scans

@@ -260,7 +260,7 @@ def make_loss(name: str, softmax: bool = True, eps: Epsilon = "both", double_sof
         InputError: no loss of that name.
     """
     if name not in LOSSES:
-        raise InputError(f'loss_type = "{name}" is not a segmentation loss; choose one of {", ".join(LOSSES)}.')
+        raise InputError(f'loss_type = "{name}" is not a segmentation loss; choose one of {", ".join(LOSSES)}')
     settings = {"softmax": softmax, "eps": eps} if name in _WITH_EPSILON else {"softmax": softmax}
     loss = partial(LOSSES[name], **settings)
     if not double_softmax:

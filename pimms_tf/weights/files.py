@@ -37,5 +37,5 @@ def _checked(name: str) -> bytes:
     lines = folder.joinpath(CHECKSUMS).read_text(encoding="utf-8").splitlines()
     content = folder.joinpath(name).read_bytes()
     if f"{hashlib.sha256(content).hexdigest()}  {name}" not in lines:
-        raise InputError(f"{name} of the installed package is not what was released; install pimms-tf again.")
+        raise InputError(f"{name} of the installed package is not what was released; install pimms-tf again")
     return content

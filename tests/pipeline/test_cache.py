@@ -640,7 +640,7 @@ class Apart:
         loaded = sorted({"tensorflow", "keras"} & set(sys.modules))
         Path(self.notes).write_text(f"{os.getpid()} {loaded}")
         if self.failure == "mistake":
-            raise InputError("subject s1: the scan is upside down; turn it.")
+            raise InputError("subject s1: the scan is upside down; turn it")
         if self.failure == "bug":
             raise ZeroDivisionError("one over nothing")
         if self.failure == "killed":
@@ -670,7 +670,7 @@ def test_exceptions_of_processes_come_back_as_they_are_or_with_their_traceback(i
     loader = apart(folder, monkeypatch, Apart(str(tmp_path / "notes"), "mistake"))
     with pytest.raises(InputError) as caught:
         loader.load(images, "s1")
-    assert str(caught.value) == "subject s1: the scan is upside down; turn it."
+    assert str(caught.value) == "subject s1: the scan is upside down; turn it"
     loader._loader = Apart(str(tmp_path / "notes"), "bug")
     with pytest.raises(RuntimeError, match="subject s1 could not be prepared") as caught:
         loader.load(images, "s1")
