@@ -26,7 +26,7 @@ import pimms_tf
 from pimms_tf.pipeline.entry import MAGIC
 
 # The modules of `pimms_tf.data` that decide what a prepared subject holds; a change of any other leaves entries good.
-PREPARING = ("formats", "grids", "images", "intensity", "labels", "patient", "subjects")
+PREPARING = ("brain", "formats", "grids", "images", "intensity", "labels", "patient", "subjects")
 _WHOLE_FILES = (".nii", ".nii.gz", ".mgh", ".mgz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PAIRS = (".hdr", ".img")
 
@@ -145,6 +145,7 @@ def _code() -> list[str]:
     source = hashlib.blake2b(digest_size=32)
     for module in PREPARING:
         source.update((importlib.resources.files("pimms_tf.data") / f"{module}.py").read_bytes())
+    source.update((importlib.resources.files("pimms_tf.data") / "assets" / "brain.npz").read_bytes())
     versions = [np.__version__, scipy.__version__, nib.__version__, sitk.Version.VersionString()]
     return [MAGIC.hex(), pimms_tf.__version__, source.hexdigest(), *versions]
 
