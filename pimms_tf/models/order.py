@@ -50,7 +50,10 @@ def by_content(scans, valid, scores=None) -> Slots:
     scans = ops.take(ops.reshape(scans, (batch * num_scans, *space)), rows, axis=0)
     scans = ops.reshape(scans, (batch, -1, *space))
     valid = ops.take_along_axis(valid, order, axis=1)
-    scores = None if scores is None else ops.take_along_axis(scores, order[..., None], axis=1)
+    if scores is not None:
+        num_modalities = ops.shape(scores)[-1]
+        scores = ops.take(ops.reshape(scores, (batch * num_scans, num_modalities)), rows, axis=0)
+        scores = ops.reshape(scores, (batch, -1, num_modalities))
     return Slots(scans, valid, scores, first)
 
 
@@ -62,7 +65,11 @@ def _comparison(x):
     """
     x = ops.where(ops.isnan(x), ops.full_like(x, float("inf")), x)
     at = ops.argmax(ops.any(ops.not_equal(x[:, :, None], x[:, None]), axis=-1), axis=-1)  # (b, i, j)
-    ours = ops.take_along_axis(x, at[..., None], axis=2)  # (b, i, j, value): the line of scan i
+    # As rows of a matrix, since TensorFlow complains of a transposition of indices on the error stream.
+    batch, num_scans, num_lines, length = ops.shape(x)
+    rows = at + num_lines * ops.reshape(ops.arange(batch * num_scans, dtype="int32"), (batch, num_scans, 1))
+    ours = ops.take(ops.reshape(x, (-1, length)), ops.reshape(rows, (-1,)), axis=0)
+    ours = ops.reshape(ours, (batch, num_scans, num_scans, length))  # (b, i, j, value): the line of scan i
     theirs = ops.transpose(ours, (0, 2, 1, 3))
     at = ops.argmax(ops.not_equal(ours, theirs), axis=-1)
     ours = ops.take_along_axis(ours, at[..., None], axis=-1)[..., 0]

@@ -229,6 +229,7 @@ CHANGED = {
     "keep_zeros": False,
     "far_plane": "zeroed",
     "zero_background": True,
+    "blank_outside": True,
 }
 
 
