@@ -12,6 +12,8 @@ from typing import NamedTuple
 from pimms_tf.files import is_formula
 
 _WHOLE_ENDINGS = (".nii.gz", ".tar.gz")
+# File systems take names of 255 bytes; the rest is for postfix, subset and format, and for what names unfinished files.
+_MOST_BYTES_OF_ID = 180
 
 
 class Ids(NamedTuple):
@@ -94,6 +96,9 @@ def id_complaint(subject_id: str) -> str:
         return f"{subject_id!r} has characters that cannot be printed"
     if is_formula(subject_id):
         return f"{subject_id!r} would be computed by programs that open tables, since it begins like a formula"
+    if len(subject_id.encode()) > _MOST_BYTES_OF_ID:
+        beginning = subject_id[:40] + "…"
+        return f"{beginning!r} is longer than {_MOST_BYTES_OF_ID} bytes, so that endings of results have no room"
     return ""
 
 

@@ -180,7 +180,8 @@ def test_a_list_says_what_is_wrong_with_each_file_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize(
     "subject_id",
-    ["../../up", "/abs/path", "../model/models/model", "a\\b", "..", "a\nb", "a\0", "=1+1|cmd", "+1", "@x", "-1+1"],
+    ["../../up", "/abs/path", "../model/models/model", "a\\b", "..", "a\nb", "a\0", "=1+1|cmd", "+1", "@x", "-1+1"]
+    + ["é" * 91],
 )
 def test_ids_that_would_leave_the_output_folder_or_be_computed_are_refused_where_they_are_read(tmp_path, subject_id):
     touch(tmp_path, "a.nii")
@@ -193,7 +194,7 @@ def test_ids_that_would_leave_the_output_folder_or_be_computed_are_refused_where
         read_value_list(path)
 
 
-@pytest.mark.parametrize("subject_id", ["001", "sub-01", "-01", "_a", "é1", "a b", "a=b", "NA", "1.2", ".a"])
+@pytest.mark.parametrize("subject_id", ["001", "sub-01", "-01", "_a", "é1", "a b", "a=b", "NA", "1.2", ".a", "é" * 90])
 def test_other_ids_are_taken_as_they_are(subject_id):
     assert id_complaint(subject_id) == ""
 
