@@ -15,8 +15,10 @@ from niftynet_compat.subjects.lists import read_file_list
 from niftynet_compat.subjects.names import subject_ids_of
 from pimms_tf.errors import ConfigError
 
-# Formats whose images are several files: the ending of the one that is given to a reader, and those of the others.
+# Images that are several files: the ending of the one that is given to a reader, and those of the others, among them
+# what BIDS lays beside a scan.
 _PARTS = {
+    (".nii", ".nii.gz"): (".json", ".bval", ".bvec"),
     (".img", ".img.gz"): (".hdr", ".hdr.gz", ".mat"),
     (".mhd",): (".raw", ".zraw", ".raw.gz"),
     (".nhdr",): (".raw", ".zraw", ".raw.gz"),

@@ -90,6 +90,8 @@ def test_the_error_says_why_no_section_finds_a_file(tmp_path):
         (["s1_T1.mhd", "s1_T1.zraw"], "s1_T1.mhd"),
         (["s1_T1.nhdr", "s1_T1.raw.gz"], "s1_T1.nhdr"),
         (["s1_T1.hdr"], "s1_T1.hdr"),
+        (["s1_T1.nii.gz", "s1_T1.json"], "s1_T1.nii.gz"),
+        (["s1_T1.nii", "s1_T1.json", "s1_T1.bval", "s1_T1.bvec"], "s1_T1.nii"),
         (["s1_T1.raw"], "s1_T1.raw"),
     ],
 )
