@@ -242,8 +242,10 @@ def _central_slices(scans: np.ndarray, num_slices: int) -> np.ndarray:
     What a slice shows is its distance from the scan's median, which is the background, or near it, in most scans.
     """
     num_slices = min(num_slices, scans.shape[2])
-    coarse = scans[::2, ::2]
-    shown = np.abs(coarse - np.median(coarse, axis=(0, 1, 2))).sum(axis=(0, 1), dtype=np.float64)  # (z, scan)
+    # Each by itself and in one layout, so that sums round alike whatever lies beside it.
+    coarse = np.ascontiguousarray(np.moveaxis(scans[::2, ::2], -1, 0))
+    shown = [np.abs(scan - np.median(scan)).sum(axis=(0, 1), dtype=np.float64) for scan in coarse]
+    shown = np.stack(shown, axis=-1)  # (z, scan)
     shown = np.where(shown.any(axis=0), shown, 1.0)
     cumulated = np.cumsum(shown, axis=0)
     shares = 0.25 + 0.5 * (np.arange(num_slices) + 0.5) / num_slices

@@ -171,14 +171,30 @@ def _normalised(x, gamma, beta, mean, inverse, share):
     return _scaled(x, gamma, beta, mean, inverse), gradient
 
 
+class PReLU(keras.layers.PReLU):
+    """x where it is positive and slope · x elsewhere, one slope for each channel; at 0 the derivative is slope / 2.
+
+    Call: x (b, *space, channel) → the same shape.
+    Source: niftynet/layer/activation.py (`prelu`), relu(x) + slope · (x - |x|) / 2, where TensorFlow derives |x| by 0.
+    """
+
+    def __init__(self, spatial_rank: int = 2, **kwargs):
+        super().__init__(shared_axes=list(range(1, spatial_rank + 1)), **kwargs)
+
+    def call(self, inputs):
+        return _prelu(inputs, ops.cast(ops.convert_to_tensor(self.alpha), inputs.dtype))
+
+
 @ops.custom_gradient
 def _prelu(x, slope):
-    """Returns x where it is positive and slope (1…, channel) · x elsewhere; keeps x alone for the gradient."""
+    """Returns what `PReLU` does, slope being (1…, channel); keeps x alone for the gradient."""
 
     def gradient(*arguments, upstream=None):
         (upstream,) = arguments if upstream is None else (upstream,)
         of_slope = ops.sum(upstream * ops.minimum(x, 0), tuple(range(x.ndim - 1)))
-        return upstream * ops.where(x > 0, ops.ones_like(slope), slope), ops.reshape(of_slope, ops.shape(slope))
+        below = slope * ops.where(x < 0, ops.ones_like(slope), ops.full_like(slope, 0.5))
+        of_x = upstream * ops.where(x > 0, ops.ones_like(slope), below)
+        return of_x, ops.reshape(of_slope, ops.shape(slope))
 
     return ops.where(x > 0, x, slope * x), gradient
 
@@ -237,7 +253,7 @@ class Convolution(keras.layers.Layer):
         self.norm = BatchNorm(average, name="norm") if norm == "batch" else None
         self.prelu = None
         if activation == "prelu":
-            self.prelu = keras.layers.PReLU(shared_axes=list(range(1, spatial_rank + 1)), name="prelu")
+            self.prelu = PReLU(spatial_rank, name="prelu")
 
     def build(self, input_shape):
         self.conv.build(input_shape)
@@ -258,7 +274,7 @@ class Convolution(keras.layers.Layer):
         if self.norm is not None:
             x, moments = self.norm.compute(x, present, training)
         if self.prelu is not None:
-            x = _prelu(x, ops.cast(ops.convert_to_tensor(self.prelu.alpha), x.dtype))
+            x = self.prelu(x)
         elif self.activation == "relu":
             x = ops.relu(x)
         return self._convolve(x) if self.preactivation else x, moments

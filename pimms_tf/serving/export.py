@@ -158,14 +158,14 @@ def verify_export(
 
     `directory` is a version folder or its parent, of which the newest version is taken. Random scans, one of them blank
     where there are three or more, go through the loaded folder and through `model` in memory. They are then sent again
-    in shuffled order, which must shuffle the scores and leave the segmentation. `tolerance` bounds the absolute
-    difference of probabilities, which are computed on the CPU: sums in another order differ by some 1e-7, and the
-    normalisation of the logits makes more of that in some networks than in others.
+    in shuffled order, which must shuffle the scores and leave the segmentation to the last bit. `tolerance` bounds the
+    absolute difference of probabilities between model and export, which are computed on the CPU: sums in another order
+    differ by some 1e-7, and the normalisation of the logits makes more of that in some networks than in others.
 
     Raises:
         InputError: there is no export.
-        RuntimeError: an answer differs by more than `tolerance`, or the graph holds an operation which runs Python or
-            which a stock TensorFlow does not have.
+        RuntimeError: an answer differs by more than `tolerance`, or at all in shuffled order, or the graph holds an
+            operation which runs Python or which a stock TensorFlow does not have.
     """
     path = _version_folder(directory)
     operations = _operations(path)
@@ -177,7 +177,7 @@ def verify_export(
     rng = np.random.default_rng(seed)
     differences: list[float] = []
 
-    def compare(expected: _Answer, found: _Answer, case: str) -> None:
+    def compare(expected: _Answer, found: _Answer, case: str, tolerance: float) -> None:
         for name, wanted, got in zip(_Answer._fields, expected, found, strict=True):
             difference = float(np.abs(wanted - got).max())
             if not difference <= tolerance:  # also catches NaN
@@ -195,9 +195,9 @@ def verify_export(
             expected = answer_in_memory(scans, modality)
             answer = _ask(serve, scans, modality)
             shuffled = _ask(serve, scans[:, order], None if modality is None else modality[:, order])
-        compare(expected, answer, case)
+        compare(expected, answer, case, tolerance)
         reordered = _Answer(answer.segmentation, answer.modality_scores[:, order])
-        compare(reordered, shuffled, f"{case} in another order")
+        compare(reordered, shuffled, f"{case} in another order", 0.0)
     return ExportReport(path, len(differences), max(differences), operations)
 
 

@@ -418,3 +418,38 @@ def test_what_killed_runs_left_goes_when_the_next_one_starts(cohort):
         (scratch / ".writer").write_text(kernel_id())
     assert cohort("inference", "x.ini") == 0
     assert not [scratch for scratch in left if scratch.exists()]
+
+
+# The order of scans
+
+
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        ("pimms_online", {"inference_mode": "slices"}),
+        ("pimms_online", {"inference_mode": "windows"}),
+        ("pimms_online", {"classifier_scope": "window"}),
+        ("pimms_soft", {}),
+        ("pimms_hard", {}),
+        ("hemis", {}),
+    ],
+)
+def test_the_order_of_sections_changes_no_byte(study, trained, hemis, classifier, eagerly, network, changes):
+    if network in ("pimms_soft", "pimms_hard"):
+        changes = {"segmenter": hemis / "model", "classifier": classifier / "model"}
+    else:
+        shutil.copytree((trained if network == "pimms_online" else hemis) / "model", study.folder / "model")
+    masks, scores = [], []
+    for name, image in (("one", "T1,T2,FLAIR"), ("other", "FLAIR,T1,T2")):
+        study.write(
+            NETWORK={"name": network},
+            SEGMENTATION={"image": image, "output_prob": True},
+            SYSTEM={"dataset_split_file": hemis / "model" / "dataset_split.csv"},
+            PIMMS={"modalities": "T1,T2,FLAIR", **changes},
+        )
+        assert study("inference", "x.ini", "--save_seg_dir", str(study.folder / name)) == 0
+        masks.append(contents(study.folder / name, ".nii.gz"))
+        scores.append(sorted((study.folder / name / "modality_scores.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(masks[0]) == 2
+    assert masks[0] == masks[1]
+    assert scores[0] == scores[1]

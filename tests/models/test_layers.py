@@ -139,6 +139,20 @@ def test_a_convolution_has_a_bias_only_without_normalisation():
     assert built(Convolution(5, 3, norm="none"), None, 6, 6, 3).conv.use_bias
 
 
+def test_prelu_has_half_its_slope_at_zero_as_in_niftynet():
+    layer = built(Convolution(2, 1, norm="none", use_bias=False, activation="prelu"), None, None, None, 2)
+    layer.conv.kernel.assign(np.eye(2, dtype=np.float32)[np.newaxis, np.newaxis])
+    layer.prelu.alpha.assign([[[0.5, -0.25]]])
+    x = tf.constant([[[[-2.0, -2.0], [0.0, 0.0], [3.0, 3.0]]]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    np.testing.assert_array_equal(y[0, 0], [[-1, 0.5], [0, 0], [3, 3]])
+    of_x, of_slope = tape.gradient(y, [x, layer.prelu.alpha.value])
+    np.testing.assert_array_equal(of_x[0, 0], [[0.5, -0.25], [0.25, -0.125], [1, 1]])
+    np.testing.assert_array_equal(of_slope, [[[-2, -2]]])
+
+
 def test_prelu_starts_as_relu_with_one_slope_per_channel():
     layer = built(Convolution(5, 1, norm="none", activation="prelu"), None, 6, 6, 3)
     x = np.random.default_rng(5).normal(size=(1, 6, 6, 3)).astype(np.float32)

@@ -18,7 +18,7 @@ from keras import ops
 
 from niftynet_compat.runs.checkpoint_names import recognised, tf1_name
 from pimms_tf.models import Backend, ModalityClassifier
-from pimms_tf.models.layers import BatchNorm, Convolution
+from pimms_tf.models.layers import BatchNorm, Convolution, PReLU
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "07_layers"
 # Moving each input by a rounding moves the output of the deepest network by up to 1.3e-5.
@@ -81,8 +81,7 @@ def other_constants(epsilon, decay):
 # Every layer carries its recorded name.
 LAYERS = {
     "acti_relu": lambda: keras.layers.ReLU(),
-    # What `Convolution` activates with.
-    "acti_prelu": lambda: keras.layers.PReLU(shared_axes=[1, 2], name="prelu_activation"),
+    "acti_prelu": lambda: PReLU(name="prelu_activation"),
     "bn2d": lambda: BatchNorm(name="batch_norm"),
     "bn3d_eps_decay": lambda: other_constants(1e-3, 0.5),
     "conv2d_bn_prelu": lambda: Convolution(4, 3, activation="prelu", name="conv_bn_prelu"),
