@@ -160,30 +160,42 @@ class PIMMS(keras.Model):
             return Prediction(self.segment(scans, self.label_scores(scans, modality), valid, training), None)
         # Hard and Soft come with a classifier that was trained on its own: here it neither learns nor adapts.
         frozen = self.attention is not None and not self.joint
-        logits = self.modality_logits(scans, valid, training and not frozen)
+        logits, scores = self._classified(scans, valid, training and not frozen)
         if self.attention is None:
             return Prediction(None, logits)
-        logits = ops.stop_gradient(logits) if frozen else logits
-        scores = ops.softmax(logits, axis=-1)
+        if frozen:
+            logits, scores = ops.stop_gradient(logits), ops.stop_gradient(scores)
         return Prediction(self.segment(scans, scores, valid, training), logits)
 
-    def modality_logits(self, scans, valid, training=False):
-        """Returns the classifier's logits (b, scan, modality) for scans (b, *space, scan); zeros for empty slots."""
-        if not training:
+    def classify(self, scans, valid=None):
+        """Returns modality probabilities (b, scan, modality) of scans (b, *space, scan); zeros for empty slots."""
+        return self._classified(scans, self.present_slots(scans) if valid is None else valid)[1]
+
+    def _classified(self, scans, valid, training=False):
+        """Returns logits and probabilities (b, scan, modality) of scans (b, *space, scan); zeros for empty slots."""
+        if training:
+            logits = self._training_logits(scans, valid)
+            answers = logits, ops.softmax(logits, axis=-1)
+        else:
             slots = by_content(scans, ops.ones_like(valid) if self.null_class else valid)
             logits = self._logits_by_row(slots.scans, slots.valid)
-            logits = ops.take_along_axis(logits, slots.place[..., None], axis=1)
-        elif self.norm_scope == "slot":
+            # A softmax, too, rounds by the place of a row among the others.
+            answers = (
+                ops.take_along_axis(answer, slots.place[..., None], axis=1)
+                for answer in (logits, ops.softmax(logits, axis=-1))
+            )
+        if self.null_class:
+            return tuple(answers)
+        return tuple(ops.where(valid[..., None], answer, ops.zeros_like(answer)) for answer in answers)
+
+    def _training_logits(self, scans, valid):
+        if self.norm_scope == "slot":
             if scans.shape[-1] is None:
                 raise ValueError('norm_scope "slot" trains on a fixed number of slots: set max_slots')
-            numbers = range(scans.shape[-1])
-            logits = ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in numbers], axis=1)
-        else:
-            rank = self.spatial_rank
-            logits = self._logits_by_row(ops.transpose(scans, (0, rank + 1, *range(1, rank + 1))), valid, training)
-        if self.null_class:
-            return logits
-        return ops.where(valid[..., None], logits, ops.zeros_like(logits))
+            slots = range(scans.shape[-1])
+            return ops.stack([self.classifier(scans[..., n : n + 1], training=True) for n in slots], axis=1)
+        rank = self.spatial_rank
+        return self._logits_by_row(ops.transpose(scans, (0, rank + 1, *range(1, rank + 1))), valid, training=True)
 
     def _logits_by_row(self, scans, valid, training=False):
         """Returns logits (b, scan, modality) of scans (b, scan, *space), which are rows to the classifier."""
@@ -193,12 +205,6 @@ class PIMMS(keras.Model):
         present = None if classify_all else ops.reshape(valid, (batch * num_scans,))
         logits = _on_present_rows(self.classifier, rows, present, training)
         return ops.reshape(logits, (batch, num_scans, self.num_modalities))
-
-    def classify(self, scans, valid=None):
-        """Returns modality probabilities (b, scan, modality) of scans (b, *space, scan); zeros for empty slots."""
-        valid = self.present_slots(scans) if valid is None else valid
-        scores = ops.softmax(self.modality_logits(scans, valid), axis=-1)
-        return scores if self.null_class else scores * ops.cast(valid, scores.dtype)[..., None]
 
     def segment(self, scans, scores, valid=None, training=False):
         """Returns class logits (b, *space, class) of scans (b, *space, scan) mixed by scores (b, scan, modality)."""
