@@ -14,6 +14,9 @@ from pimms_tf.inference import label_scores, segment
 from pimms_tf.inference.slices import Reach, logits_beyond, reach_of, segment_slices
 from pimms_tf.models import build_model
 
+# Slices and windows reach the network in batches of other sizes and so are rounded otherwise. Moving each voxel by a
+# rounding moves these probabilities by up to 1.2e-6.
+ROUNDING = 1e-5
 AIR = np.array([-0.7, -0.4, 1.1], np.float32)  # what whitening makes of a background of zeros
 
 
@@ -81,8 +84,9 @@ def test_air_edges_and_seams_are_those_of_windows_with_a_border_of_17(model):
     subject = subject_of(head())
     expected = by_windows(model, subject, probabilities=True)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=1e-5)
-    np.testing.assert_array_equal(by_slices(model, subject)[..., 0], np.argmax(expected, axis=-1))
+    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=ROUNDING)
+    decided = np.abs(expected[..., 1] - expected[..., 0]) > ROUNDING
+    np.testing.assert_array_equal(by_slices(model, subject)[decided, 0], np.argmax(expected, axis=-1)[decided])
 
 
 @pytest.mark.parametrize("frontend", ["paper", "paper_5x5", "highres_1x1"])
@@ -93,7 +97,7 @@ def test_every_network_looks_as_far_as_is_taken_for_granted(frontend, missing):
     model = randomised(build_model("hemis", 3, 2, **choices))
     subject = subject_of(head((48, 50, 6), seed=1), valid=(True, False, True))
     expected = by_windows(model, subject, (50, 48, 1), probabilities=True)
-    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=1e-5)
+    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=ROUNDING)
 
 
 def test_a_network_reaches_17_voxels_back_and_16_ahead_and_no_further(model):
@@ -105,7 +109,7 @@ def test_a_network_reaches_17_voxels_back_and_16_ahead_and_no_further(model):
     assert near.shape == (1, 49, 49, 2)
     wider = np.pad(crop, ((0, 0), (5, 7), (3, 4), (0, 0)), mode="edge")
     far = predict(wider, scores, valid)
-    np.testing.assert_allclose(far, np.pad(near, ((0, 0), (5, 7), (3, 4), (0, 0)), mode="edge"), atol=1e-5)
+    np.testing.assert_allclose(far, np.pad(near, ((0, 0), (5, 7), (3, 4), (0, 0)), mode="edge"), atol=ROUNDING)
     assert np.abs(near[:, 0] - near[:, 1]).max() > 1e-6
     assert np.abs(near[:, -1] - near[:, -2]).max() > 1e-6
 
@@ -114,7 +118,7 @@ def test_what_is_padded_by_the_loader_is_seen_and_cut_off(model):
     padding = ((6, 4), (20, 3), (1, 0))
     subject = subject_of(head(), padding=padding)
     expected = by_windows(model, subject, probabilities=True)
-    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=1e-5)
+    np.testing.assert_allclose(by_slices(model, subject, probabilities=True), expected, atol=ROUNDING)
     assert expected.shape == (51, 35, 5, 2)
 
 
@@ -124,7 +128,7 @@ def test_slices_may_lie_across_any_axis(model, axis):
     window = (1 if axis == 0 else 50, 1 if axis == 1 else 50, 50)
     border = tuple(0 if size == 1 else 17 for size in window)
     expected = by_windows(model, subject, window, border, probabilities=True)
-    np.testing.assert_allclose(by_slices(model, subject, axis=axis, probabilities=True), expected, atol=1e-5)
+    np.testing.assert_allclose(by_slices(model, subject, axis=axis, probabilities=True), expected, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("order", [0, 1])

@@ -140,7 +140,9 @@ def test_the_order_of_windows_changes_no_bit_of_a_segmentation_with_scores_given
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_no_less_blind_to_the_order(policy):
+def test_half_precision_is_no_less_blind_to_the_order(policy, request):
+    if policy == "mixed_bfloat16":
+        request.getfixturevalue("bfloat16")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -193,6 +195,7 @@ def test_empty_slots_change_nothing_while_training():
     for x in (scans, np.concatenate([scans, np.zeros_like(scans)], -1)):
         model.set_weights(start)
         results.append([model(x, training=True).segmentation_logits, *model.get_weights()])
+    # Nothing is computed for empty slots; only the sums over slots, in double precision, have more terms.
     for plain, padded in zip(*results, strict=True):
         np.testing.assert_allclose(padded, plain, rtol=1e-5, atol=1e-5)
 
@@ -219,14 +222,16 @@ def test_a_missing_modality_is_the_same_as_zeros_or_fewer_scans():
     np.testing.assert_array_equal(fewer.segmentation_logits, expected)
 
 
-def test_one_subjects_missing_scan_does_not_touch_another_subject():
+def test_one_subjects_missing_scan_does_not_touch_another_subject(rounding):
     model = warmed(small("hemis"))
     scans = random_scans(2, 10, 10, 3)
     valid = np.array([[True, True, True], [False, True, False]])
     together = model(scans, valid).segmentation_logits
+    tolerance = rounding(lambda scans: model(scans, valid).segmentation_logits, scans)
+    assert tolerance < 1e-4
     for row in (0, 1):
         alone = model(scans[row : row + 1], valid[row : row + 1]).segmentation_logits
-        np.testing.assert_allclose(together[row], alone[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(together[row], alone[0], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -250,12 +255,14 @@ def test_any_number_of_scans_is_segmented(variant, num_scans):
     assert np.isfinite(segmentation).all()
 
 
-def test_two_scans_of_one_modality_add_up():
+def test_two_scans_of_one_modality_add_up(rounding):
     model = warmed(small("hemis"))
     scans = random_scans(1, 9, 9, 2)
     twice = model(scans, modality=np.array([[1, 1]])).segmentation_logits
     once = model(scans.sum(-1, keepdims=True), modality=np.array([[1]])).segmentation_logits
-    np.testing.assert_allclose(twice, once, rtol=0, atol=1e-5)
+    tolerance = rounding(lambda scans: model(scans, modality=np.array([[1, 1]])).segmentation_logits, scans)
+    assert tolerance < 1e-4
+    np.testing.assert_allclose(twice, once, rtol=0, atol=tolerance)
 
 
 def test_a_scan_of_unknown_modality_is_no_input_to_hemis():
@@ -323,7 +330,7 @@ def test_volumes_are_learned_from():
     assert losses[-1] < losses[0]
 
 
-def test_a_traced_model_takes_any_batch_size_and_number_of_scans():
+def test_a_traced_model_takes_any_batch_size_and_number_of_scans(rounding):
     model = warmed(small("online"))
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, None)), tf.TensorSpec((None, None), tf.bool)])
@@ -332,8 +339,10 @@ def test_a_traced_model_takes_any_batch_size_and_number_of_scans():
 
     for shape in ((1, 8, 9, 1), (3, 10, 7, 5)):
         scans, valid = random_scans(*shape), np.ones((shape[0], shape[-1]), bool)
+        tolerance = rounding(lambda scans, valid=valid: model(scans, valid).segmentation_logits, scans)
+        assert tolerance < 1e-4
         for got, expected in zip(traced(scans, valid), model(scans, valid), strict=True):
-            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 
 
 def test_statistics_by_slot_are_those_of_a_classifier_called_slot_by_slot():

@@ -282,8 +282,10 @@ def test_two_replicas_learn_as_one_device_in_every_variant_and_scope_of_statisti
 
 @pytest.mark.parametrize("variant", ["online", "classifier"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("mixed_bfloat16", 2e-2), ("mixed_float16", 5e-3)])
-def test_half_precision_learns_nearly_as_float32(variant, precision, tolerance, tmp_path):
+def test_half_precision_learns_nearly_as_float32(variant, precision, tolerance, tmp_path, request):
     """The tolerances are some 5 and 10 units in the last place of the two types, at losses around 1."""
+    if precision == "mixed_bfloat16":
+        request.getfixturevalue("bfloat16")
     losses = {}
     for word in ("float32", precision):
         state = make_state(variant)
