@@ -32,6 +32,9 @@ class Prediction(NamedTuple):
 class PIMMS(keras.Model):
     """Segments subjects from any number of scans in any order.
 
+    Outside training the order changes no bit of the answer: the classifier and the re-assembly take scans in that of
+    their content (`order.by_content`), and the scores are put back in the order of the scans.
+
     Call: scans (b, *space, scan) float, `valid` (b, scan) bool (default: slots that are not all zero), `modality`
     (b, scan) int (only for attention "label"; default: slot n is modality n) → `Prediction`. Any number of scans from
     1. Slots that are not valid have no effect. A subject without any valid scan gets finite logits.

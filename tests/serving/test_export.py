@@ -69,7 +69,7 @@ def tolerance_of(model, rounding):
     return tolerance
 
 
-def test_the_export_answers_like_the_model_for_one_to_five_scans_of_several_sizes_in_any_order(exported, model, rounding):
+def test_the_export_answers_like_the_model_for_one_to_five_scans_of_several_sizes(exported, model, rounding):
     report = verify_export(exported, model)
     assert report.path == exported
     assert report.num_comparisons == 4 * 3 * 4  # numbers of scans, sizes, two outputs in two orders
