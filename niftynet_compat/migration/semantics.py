@@ -63,6 +63,7 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
     rows |= _network(config, ours)
     rows |= _whole_slices(config, given, ours)
     rows |= _whole_scans(config, given)
+    rows |= _mended_resampling(config, given)
     for key, verbs in _STACKED.items():
         if len(config.sources(key)) > 1:
             rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True, verbs)
@@ -140,6 +141,17 @@ def _whole_slices(config: Config, given: set[tuple[str, str]], ours: str | None)
     text = "inference takes whole slices, which have no seams; inference_mode = windows in [PIMMS] cuts windows"
     keys = [("INFERENCE", key) for key in ("spatial_window_size", "border")]
     return {key: Difference(text, True, ("inference",)) for key in keys if key in given}
+
+
+def _mended_resampling(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    """Voxel sizes onto which sections are resampled otherwise than in NiftyNet."""
+    if (config.pimms.resampling or config.pimms.preset) in ("niftynet", "niftynet2018"):
+        return {}
+    text = (
+        "resampling interpolates the last plane too, which NiftyNet zeroes for one pair of lengths in 25, and keeps a "
+        "background of 0; resampling = niftynet in [PIMMS] does neither"
+    )
+    return {(name, "pixdim"): Difference(text, True) for name in config.inputs if (name, "pixdim") in given}
 
 
 def _whole_scans(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:

@@ -506,6 +506,16 @@ def test_windows_at_inference_are_said_not_to_be_cut_where_they_are_not(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("setting", "is_said"),
+    [("", True), ("preset = niftynet2018", False), ("resampling = niftynet", False), ("resampling = mended", True)],
+)
+def test_voxel_sizes_are_said_to_be_reached_otherwise_where_they_are(tmp_path, setting, is_said):
+    text = with_lines(T1="pixdim = (1.0, 1.0, 1.0)").replace("[SEGMENTATION]", f"[PIMMS]\n{setting}\n[SEGMENTATION]")
+    row = status(report_on(tmp_path, text), "T1", "pixdim")
+    assert (row.changes_results and "resampling = niftynet in [PIMMS]" in row.sentence) is is_said
+
+
+@pytest.mark.parametrize(
     ("sampling", "sentence"),
     [
         ("uniform", "a classifier looks at slices of each scan as they are; window_sampling = resize zooms them"),
