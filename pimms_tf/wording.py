@@ -1,6 +1,14 @@
-"""How messages call several things at once."""
+"""How messages count things, and call several at once."""
 
 from collections.abc import Iterable
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Returns the number and what there is of it: "1 subject has" or "2 subjects have".
+
+    `one` and `many` follow the number; `many` is by default `one` with an s.
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def some_of(names: Iterable[str], most: int = 5) -> str:

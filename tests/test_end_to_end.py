@@ -439,7 +439,7 @@ def test_a_cohort_may_lack_a_modality_altogether_and_have_no_labels(trained_stud
     assert study("inference", "x.ini") == 0
     said = capsys.readouterr().out
     assert "no file name contains _T1" in said
-    assert "1 subjects lack T1, T2: patient" in said
+    assert "1 subject lacks T1, T2: patient" in said
     output = study.folder / "model" / "output"
     assert list(inferred(output)) == ["patient"]
     assert [row["scan"] for row in rows(output / "modality_scores.csv")] == ["patient_FLAIR.nii.gz"]

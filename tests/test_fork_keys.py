@@ -96,7 +96,7 @@ def test_values_are_read_as_text_and_comments_and_equal_rows_do_not_matter(tmp_p
     ("text", "words"),
     [
         ("001,T1\n001,T2\n", "line 2: subject 001 has T2 here and T1 above; keep the row that is right"),
-        ("001,1,2\n002,1\n", "line 2: subject 002 has 1 values and the rows above 2"),
+        ("001,1,2\n002,1\n", "line 2: subject 002 has 1 value and the rows above 2"),
         ("001\n", "line 1: subject 001 has an empty column"),
         ("id,label\n001,1\n002,0\n", "line 1: id,label looks like a header; remove it"),
         ("", "lists no subject"),

@@ -10,6 +10,7 @@ from niftynet_compat.subjects.discovery import Discovery, discover, select_subje
 from niftynet_compat.subjects.lists import read_value_list
 from niftynet_compat.subjects.partition import phase_subjects, read_split
 from pimms_tf.errors import ConfigError
+from pimms_tf.wording import counted
 
 _SHOWN = 5
 
@@ -57,11 +58,12 @@ def _joined(config: Config, found: Discovery) -> Join:
     if task == "CLASSIFICATION":
         answers = (answers[0] or answers[1],)
     required = [name for named in (*answers, config.sources("sampler")) for name in named[:1] if name in found.found]
-    lines = [", ".join(f"[{name}] {count} files" for name, count in found.found.items())]
+    lines = [", ".join(f"[{name}] {counted(count, 'file')}" for name, count in found.found.items())]
     complete, _ = select_subjects(found.subjects, [*scans, *required])
     rule = [*scans, *required] if not config.pimms.keep_incomplete else required
     kept, dropped = select_subjects(found.subjects, rule, scans)
-    lines.append(f"{len(complete)} subjects have a file in every one of {_brackets([*scans, *required])}")
+    number = counted(len(complete), "subject has", "subjects have")
+    lines.append(f"{number} a file in every one of {_brackets([*scans, *required])}")
     whole = {subject.subject_id for subject in complete}
     partial = [subject.subject_id for subject in kept if subject.subject_id not in whole]
     if partial:

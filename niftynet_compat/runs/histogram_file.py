@@ -13,6 +13,7 @@ import numpy as np
 
 from pimms_tf.errors import ConfigError
 from pimms_tf.files import write_text
+from pimms_tf.wording import counted
 
 NUM_LANDMARKS = 13
 
@@ -40,7 +41,7 @@ def read_mapping(path: str | Path) -> dict[str, np.ndarray]:
         here = f"histogram_ref_file {path}, line {line}: the landmarks of {key}"
         remedy = "delete the line to have them computed again"
         if len(words) != NUM_LANDMARKS:
-            raise ConfigError(f"{here} have {len(words)} values instead of {NUM_LANDMARKS}; {remedy}")
+            raise ConfigError(f"{here} have {counted(len(words), 'value')} instead of {NUM_LANDMARKS}; {remedy}")
         values = _numbers(words, here, remedy)
         if not np.all(np.isfinite(values)) or np.any(np.diff(values) < 0):
             raise ConfigError(f"{here} do not ascend from 0 to 100; {remedy}")
@@ -83,7 +84,8 @@ def read_label_mapping(path: str | Path, field: str, section: str) -> LabelMappi
         source = _numbers(words, here, remedy)
         target = _numbers(records[target_key][1], here, remedy)
         if len(source) != len(target):
-            raise ConfigError(f"{here} has {len(source)} values but {target_key} has {len(target)}; {remedy}")
+            values = counted(len(source), "value")
+            raise ConfigError(f"{here} has {values} but {target_key} has {len(target)}; {remedy}")
         if np.any(target != np.round(target)):
             raise ConfigError(f"{here} leads to {target[target != np.round(target)][0]}, not a whole number; {remedy}")
         values, counts = np.unique(source, return_counts=True)

@@ -8,6 +8,7 @@ from niftynet_compat.schema import programs, sections
 from niftynet_compat.schema.sections import InputSection, PimmsSection, TaskSection, TrainingSection, shown
 from niftynet_compat.settings.reading import Findings
 from niftynet_compat.spelling import nearest
+from pimms_tf.wording import counted
 
 WHITENING = (
     "is False and scans stay as they are, but the released 2-D programs whitened them whatever was set; write "
@@ -142,7 +143,7 @@ def check_references(
             "PIMMS",
             "image_modalities",
             ", ".join(pimms.image_modalities),
-            f"has {len(pimms.image_modalities)} names for the {len(part.image)} sections in image = "
+            f"has {counted(len(pimms.image_modalities), 'name')} for {counted(len(part.image), 'section')} in image = "
             f"{', '.join(part.image)}; give one per section",
         )
     for name in pimms.image_modalities if pimms.modalities else ():

@@ -14,6 +14,7 @@ from niftynet_compat.schema.sections import InputSection
 from niftynet_compat.subjects.folders import Column, files_of_section
 from niftynet_compat.subjects.names import pieces_of
 from pimms_tf.errors import ConfigError, Mistake
+from pimms_tf.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,8 @@ def similar_ids(columns: Mapping[str, Collection[str]]) -> list[str]:
             if pairs:
                 mine, other = pairs[0]
                 messages.append(
-                    f"{len(pairs)} subjects of [{left}] and [{right}] differ only by underscores, such as {mine} and "
-                    f"{other}, and so do not match; let filename_contains of both sections cut the same characters"
+                    f"{counted(len(pairs), 'subject')} of [{left}] and [{right}] would match but for underscores, such "
+                    f"as {mine} and {other}; let filename_contains of both sections cut the same characters"
                 )
     return messages
 
@@ -170,7 +171,7 @@ def _moved(columns: Mapping[str, Column]) -> list[str]:
         ]
         if lost:
             file, first, other = lost[0]
-            more = f" (and {len(lost) - 1} more such files)" if len(lost) > 1 else ""
+            more = f" (and {counted(len(lost) - 1, 'more such file')})" if len(lost) > 1 else ""
             sentences.append(
                 f"[{name}] {file} belongs to subject {first!r} of other sections, but {other} has {first!r} in its "
                 f"name, too, and so neither goes by it{more}; rename the second, exclude it by filename_not_contains, "
@@ -197,8 +198,9 @@ def _joined_without_punctuation(subjects: Iterable[SubjectFiles], inputs: Mappin
     first, second = list(dict.fromkeys(written.values()))[:2]
     names = [next(subject.images[name].name for name in written if written[name] == text) for text in (first, second)]
     return [
-        f"{len(odd)} subjects have files whose names differ in punctuation, which does not count, such as {names[0]} "
-        f"and {names[1]} of subject {subject.subject_id}; if they are of different people, set filename_removefromid"
+        f"{counted(len(odd), 'subject has', 'subjects have')} files whose names differ in punctuation, which does not "
+        f"count, such as {names[0]} and {names[1]} of subject {subject.subject_id}; if they are of different "
+        "people, set filename_removefromid"
     ]
 
 

@@ -11,6 +11,7 @@ from niftynet_compat.paths import absolute, expanded, first_file, niftynet_home,
 from niftynet_compat.subjects.names import id_complaint
 from pimms_tf.errors import ConfigError
 from pimms_tf.files import write_text
+from pimms_tf.wording import counted
 
 _ABSENT = "does not exist"
 
@@ -63,9 +64,10 @@ def read_file_list(path: str | Path, section: str = "", must_exist: bool = True)
         shown = ", ".join(
             f"{file} ({subject_id})" + ("" if why == _ABSENT else f", which {why}") for subject_id, file, why in missing
         )
-        what = "do not exist" if any(why == _ABSENT for *_, why in missing) else "cannot be read"
+        absent = counted(len(missing), "does not exist", "do not exist")
+        what = absent if any(why == _ABSENT for *_, why in missing) else f"{len(missing)} cannot be read"
         raise ConfigError(
-            f"{place} lists {len(rows)} files, of which {len(missing)} {what}: {shown}; relative paths start "
+            f"{place} lists {counted(len(rows), 'file')}, of which {what}: {shown}; relative paths start "
             "from the working directory"
         )
     return rows
@@ -100,7 +102,8 @@ def read_value_list(path: str | Path, section: str = "") -> dict[str, tuple[str,
         width = width or len(values)
         if len(values) != width:
             raise ConfigError(
-                f"{here} subject {subject_id} has {len(values)} values and the rows above {width}; give all the same"
+                f"{here} subject {subject_id} has {counted(len(values), 'value')} and the rows above {width}; "
+                "give all the same"
             )
         if rows.get(subject_id, tuple(values)) != tuple(values):
             raise ConfigError(

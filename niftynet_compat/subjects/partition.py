@@ -14,6 +14,7 @@ from niftynet_compat.spelling import nearest
 from niftynet_compat.subjects.lists import csv_rows
 from pimms_tf.errors import ConfigError
 from pimms_tf.files import write_text
+from pimms_tf.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def split_subjects(
     num_train = num - num_valid - num_infer
     if num_train <= 0:
         raise ConfigError(
-            f"of {num} subjects {num_valid} would be for validation (exclude_fraction_for_validation = "
+            f"of {counted(num, 'subject')} {num_valid} would be for validation (exclude_fraction_for_validation = "
             f"{validation_fraction}) and {num_infer} for inference (exclude_fraction_for_inference = "
             f"{inference_fraction}), which leaves none for training; lower the fractions or add subjects"
         )
@@ -153,7 +154,7 @@ def phase_subjects(
     known = [subject_id for subject_id in subject_ids if subject_id in split]
     if not known and subject_ids:
         raise ConfigError(
-            f"{source} lists {len(split)} subjects such as {next(iter(split), '(none)')}, but the data has "
+            f"{source} lists {counted(len(split), 'subject')} such as {next(iter(split), '(none)')}, but the data has "
             f"{len(subject_ids)} such as {subject_ids[0]} and none are in common; to segment subjects that took no "
             "part in training give dataset_to_infer = all, else correct the ids or name another file"
         )
@@ -182,9 +183,10 @@ def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], s
     unlisted = [subject_id for subject_id in subject_ids if subject_id not in split]
     without_data = sorted(set(split) - set(subject_ids))
     if unlisted:
-        log.warning("%s does not list %d subjects, such as %s; they are left out", source, len(unlisted), unlisted[0])
+        log.warning("%s does not list %s, such as %s, left out", source, counted(len(unlisted), "subject"), unlisted[0])
     if without_data:
-        log.warning("%s lists %d subjects without data, such as %s", source, len(without_data), without_data[0])
+        number = counted(len(without_data), "subject")
+        log.warning("%s lists %s without data, such as %s", source, number, without_data[0])
 
 
 def _wanted(phases: str | Sequence[str]) -> list[Phase] | None:

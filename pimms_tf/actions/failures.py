@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from pimms_tf.errors import InputError
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def raise_failure(failed: Mapping[str, Exception], num_subjects: int) -> NoRetur
     because = sentence(error)
     if len(failed) > 1:
         because = f"{some_of(failed)}; the first of them, {first}, because: {because}"
-    complaint = InputError(f"{len(failed)} of {num_subjects} subjects could not be done: {because}")
+    complaint = InputError(f"{len(failed)} of {counted(num_subjects, 'subject')} could not be done: {because}")
     fault = next((each for each in failed.values() if not isinstance(each, _MISTAKES)), None)
     if fault is not None:
         log.error("%s", complaint)

@@ -35,7 +35,7 @@ from pimms_tf.study.study import Study
 from pimms_tf.study.task import Task, notes, real_modalities, write_settings
 from pimms_tf.study.trained import trained_model
 from pimms_tf.training import devices
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
     chosen = study.used
     if shard is not None:
         chosen = shard.part_of(chosen)
-        log.info("shard %d of %d: %d subjects", *shard, len(chosen))
+        log.info("shard %d of %d: %s", *shard, counted(len(chosen), "subject"))
     model = trained_model(config, task)
     write_settings(config)
     journal.inference_starts(config, journal.files_by_section(study.cohort.files), chosen)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pimms_tf.wording import counted
+
 if TYPE_CHECKING:
     from pimms_tf.pipeline.trays import Batch
     from pimms_tf.training import Report
@@ -104,8 +106,8 @@ def first_look(batch: "Batch", has_labels: bool = True) -> str:
     text = "the first windows hold no scan"
     if shown.size:
         text = (
-            f"the first windows hold {len(shown)} scans with values {shown.min():.3g} to {shown.max():.3g} (mean "
-            f"{shown.mean():.3g}, deviation {shown.std():.3g})"
+            f"the first windows hold {counted(len(shown), 'scan')} with values {shown.min():.3g} to {shown.max():.3g} "
+            f"(mean {shown.mean():.3g}, deviation {shown.std():.3g})"
         )
     if has_labels:
         label = np.asarray(batch.label)

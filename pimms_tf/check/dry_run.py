@@ -35,7 +35,7 @@ from pimms_tf.errors import InputError, Mistake
 from pimms_tf.study import cohort
 from pimms_tf.study import task as tasks
 from pimms_tf.study.study import Study, inference_study, training_study, with_learnt
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 
 def check_config(
@@ -161,7 +161,7 @@ def _say_subjects(study: Study, report: Report) -> None:
     )
     report.fact(SUBJECTS, "subjects", len(found.subjects))
     for names, ids in cohort.lacking_scans(task, found.subjects).items():
-        report.note(SUBJECTS, f"{len(ids)} subjects lack {names}: {some_of(ids)}")
+        report.note(SUBJECTS, f"{counted(len(ids), 'subject lacks', 'subjects lack')} {names}: {some_of(ids)}")
 
 
 def _say_phases(study: Study, report: Report) -> None:
@@ -184,7 +184,7 @@ def _say_phases(study: Study, report: Report) -> None:
     for phase, part in study.phases.items():
         wanted = config.inference.dataset_to_infer or "(unset)"
         name = f"dataset_to_infer = {wanted}" if phase is Phase.INFERENCE else str(phase)
-        report.fact(PHASES, name, len(part), f"{len(part)} subjects")
+        report.fact(PHASES, name, len(part), counted(len(part), "subject"))
     if study.validation and config.training.validation_every_n <= 0:
         report.note(PHASES, "validation_every_n is not set, so the validation subjects are looked at by nobody")
 
@@ -224,7 +224,7 @@ def _prepared_shapes(study: Study, facts: Sequence[FileFacts], report: Report) -
         report.mistake(FILES, str(text))
     if len(kinds) > MOST_NAMED:
         left = sum(map(len, list(kinds.values())[MOST_NAMED:]))
-        report.mistake(FILES, f"{left} more subjects are refused for such reasons")
+        report.mistake(FILES, f"{counted(left, 'more file is', 'more files are')} refused for such reasons")
     return shapes
 
 

@@ -17,7 +17,7 @@ from pimms_tf.data.images import read_image, read_image_header
 from pimms_tf.data.intensity import is_centred
 from pimms_tf.errors import InputError, Mistake
 from pimms_tf.study.cohort import grouped
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 Progress = Callable[[int, int], None]  # files read, files in all
 
@@ -128,17 +128,18 @@ def say_files(
         report.mistake(FILES, each.error)
     if len(broken) > MOST_NAMED:
         rest = some_of(each.wanted.path.name for each in broken[MOST_NAMED:])
-        report.mistake(FILES, f"{len(broken) - MOST_NAMED} more files cannot be used: {rest}")
+        report.mistake(FILES, f"{counted(len(broken) - MOST_NAMED, 'more file')} cannot be used: {rest}")
     scans = [each for each in facts if not each.wanted.counts_values]
     for section, names in grouped((f.wanted.section, f.wanted.subject_id) for f in scans if f.is_blank).items():
-        report.note(FILES, f"[{section}] is 0 everywhere in {len(names)} subjects, and so absent: {some_of(names)}")
+        where = counted(len(names), "subject")
+        report.note(FILES, f"[{section}] is 0 everywhere in {where}, and so absent: {some_of(names)}")
     centred = [(f.wanted.section, f.wanted.subject_id) for f in scans if f.is_centred and foreground_is_above_0]
     for section, names in grouped(centred).items():
         report.remark(
             FILES,
-            f"[{section}] lies below 0 for a good part in {len(names)} subjects, as after a standardisation, so that "
-            "the foreground above 0 is a part of the head; zero_background = True in [PIMMS] shifts such scans: "
-            f"{some_of(names)}",
+            f"[{section}] lies below 0 for a good part in {counted(len(names), 'subject')}, as after a "
+            "standardisation, so that the foreground above 0 is a part of the head; zero_background = True in [PIMMS] "
+            f"shifts such scans: {some_of(names)}",
         )
     for each in scans:
         if each.is_constant:

@@ -11,7 +11,7 @@ from pimms_tf.check.report import Report
 from pimms_tf.data.intensity import LabelMapping
 from pimms_tf.study.mappings import label_rules
 from pimms_tf.study.task import Task, real_modalities
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 
 class _Value(NamedTuple):
@@ -65,7 +65,7 @@ def check_label_values(
         )
     empty = [each.wanted.subject_id for each in known if not any(_class_of(v, codes) > 0 for v in each.values)]
     if empty:
-        report.note(topic, f"{len(empty)} subjects have no foreground: {some_of(empty)}")
+        report.note(topic, f"{counted(len(empty), 'subject has', 'subjects have')} no foreground: {some_of(empty)}")
     return codes
 
 
@@ -108,15 +108,15 @@ def _check_codes(
     if max(codes.target) >= task.num_classes:
         report.mistake(
             topic,
-            f"label_normalisation numbers {len(codes.source)} values up to class {max(codes.target)}, but num_classes "
-            f"= {task.num_classes} has 0 to {task.num_classes - 1}; raise num_classes, or merge values in "
+            f"label_normalisation numbers {counted(len(codes.source), 'value')} up to class {max(codes.target)}, but "
+            f"num_classes = {task.num_classes} has 0 to {task.num_classes - 1}; raise num_classes, or merge values in "
             f"histogram_ref_file {config.histogram_file}",
         )
     for value, found in sorted(values.items()):
         if value not in codes.source:
             report.remark(
                 topic,
-                f"label value {value:g} of {len(found.subjects)} subjects ({some_of(found.subjects)}) is not among the "
+                f"label value {value:g} of {_subjects(found.subjects)} is not among the "
                 "codes and becomes 0",
             )
 
@@ -131,7 +131,7 @@ def _check_classes(config: Config, task: Task, values: Mapping[float, _Value], r
     complaints = dict.fromkeys(found.between, between) | dict.fromkeys(found.outside, outside)
     for value, complaint in sorted(complaints.items()):
         subjects = values[value].subjects
-        report.mistake(topic, f"label value {value:g} of {len(subjects)} subjects ({some_of(subjects)}) {complaint}")
+        report.mistake(topic, f"label value {value:g} of {_subjects(subjects)} {complaint}")
 
 
 def _check_modalities(config: Config, task: Task, facts: Sequence[FileFacts], report: Report, topic: str) -> None:
@@ -147,14 +147,15 @@ def _check_modalities(config: Config, task: Task, facts: Sequence[FileFacts], re
     )
     if config.task_name == "CLASSIFICATION" and config.task.label_normalisation:
         if len(values) > count:
-            report.mistake(topic, f"[{task.modality_image}] has {len(values)} values for {count} modality classes")
+            has = counted(len(values), "value")
+            report.mistake(topic, f"[{task.modality_image}] has {has} for {count} modality classes")
         return
     for value, found in sorted(values.items()):
         if not least <= value <= most or value != round(value):
             report.mistake(
                 topic,
-                f"modality label {value:g} in [{task.modality_image}] of {len(found.subjects)} subjects "
-                f"({some_of(found.subjects)}) is none of {least} to {most}",
+                f"modality label {value:g} in [{task.modality_image}] of {_subjects(found.subjects)} "
+                f"is none of {least} to {most}",
             )
     if len(task.scans) > 1:
         for each in facts:
@@ -162,5 +163,10 @@ def _check_modalities(config: Config, task: Task, facts: Sequence[FileFacts], re
             if each.values and labels != len(task.scans):
                 report.mistake(
                     topic,
-                    f"{each.wanted.name}: {each.wanted.path} has {labels} modality labels for {len(task.scans)} scans",
+                    f"{each.wanted.name}: {each.wanted.path} has {counted(labels, 'modality label')} for "
+                    f"{len(task.scans)} scans",
                 )
+
+
+def _subjects(ids: Collection[str]) -> str:
+    return f"{counted(len(ids), 'subject')} ({some_of(ids)})"

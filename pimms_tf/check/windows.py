@@ -12,7 +12,7 @@ from pimms_tf.errors import InputError
 from pimms_tf.inference.segmentation import axis_across
 from pimms_tf.study.study import Axes3, Study
 from pimms_tf.study.task import Task
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 _REACH = {"paper": 17, "paper_5x5": 9, "highres_1x1": 5}  # voxels to one side that a voxel's answer depends on
 
@@ -62,8 +62,9 @@ def _check_fit(config: Config, window: Axes3, shapes: Mapping[str, Axes3], repor
         for shape, ids in too_small.items():
             report.mistake(
                 topic,
-                f"the window {window} is larger than the volume {shape} of {len(ids)} subjects ({some_of(ids)}); "
-                f"spatial_window_size = {fits} fits all, or pad by volume_padding_size = {-(-missing // 2)}",
+                f"the window {window} is larger than the volume {shape} of {counted(len(ids), 'subject')} "
+                f"({some_of(ids)}); spatial_window_size = {fits} fits all, or pad by "
+                f"volume_padding_size = {-(-missing // 2)}",
             )
     full = [axis for axis, size in enumerate(window) if size <= 0]
     differing = [axis for axis in full if len({shape[axis] for shape in shapes.values()}) > 1]

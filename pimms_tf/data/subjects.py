@@ -43,6 +43,7 @@ from pimms_tf.data.intensity import (
 from pimms_tf.data.labels import LabelRules, whole_numbers
 from pimms_tf.data.patient import Patient, Place
 from pimms_tf.errors import InputError
+from pimms_tf.wording import counted
 
 Axcodes = tuple[str, str, str]
 Spacing = tuple[float, float, float]
@@ -393,7 +394,8 @@ class SubjectLoader:
         classes = classes.astype(np.int32)
         if len(classes) != len(valid):
             raise InputError(
-                f"{source} gives {len(classes)} classes, {classes.tolist()[:10]}, for {len(valid)} scans; give one for"
+                f"{source} gives {counted(len(classes), 'class', 'classes')}, {classes.tolist()[:10]}, for"
+                f" {counted(len(valid), 'scan')}; give one for"
                 f" each scan, and {UNKNOWN} where it is unknown"
             )
         if self.null_class:

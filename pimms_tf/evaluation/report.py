@@ -18,7 +18,7 @@ from pimms_tf.evaluation.results import (
     write_csv,
 )
 from pimms_tf.evaluation.statistics import Summary, WilcoxonResult, paired_wilcoxon, summarise
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 _SIGNIFICANT = 0.01
@@ -75,8 +75,9 @@ class Table:
         undefined = sum(cell.asd_mm.num_undefined for cell in self.cells)
         distances = "ASD: median of the average surface distance"
         if undefined:
-            distances += f", undefined in {undefined} results because one mask is empty"
-        notes = [f"Dice: mean (median) over {_range(sizes)} subjects; {distances}."]
+            distances += f", undefined in {counted(undefined, 'result')} because one mask is empty"
+        subjects = "subject" if max(sizes) == 1 else "subjects"
+        notes = [f"Dice: mean (median) over {_range(sizes)} {subjects}; {distances}."]
         if len(variants) > 1:
             notes.append(
                 f"Bold: Dice above {self.baseline}, Wilcoxon signed-rank test over subjects, one-sided "
@@ -211,8 +212,9 @@ def _compare_subset(
         return None
     left_out = values_a.keys() ^ values_b.keys()
     if left_out:
-        message = "%s: %d subjects have results of one model only and are left out: %s"
-        log.warning(message, subset_name(subset), len(left_out), some_of(left_out))
+        one, many = (f"{words} results of one model only and" for words in ("subject has", "subjects have"))
+        number = counted(len(left_out), f"{one} is left out", f"{many} are left out")
+        log.warning("%s: %s: %s", subset_name(subset), number, some_of(left_out))
     pair = [[values[subject_id] for subject_id in common] for values in (values_a, values_b)]
     alternative = "less" if metric in _LOWER_IS_BETTER else "greater"
     return Comparison(subset, metric, *map(summarise, pair), paired_wilcoxon(*pair, alternative))

@@ -29,7 +29,7 @@ from pimms_tf.evaluation.metrics import (
     wmh_h95_mm,
 )
 from pimms_tf.files import csv_text, is_formula, write_text
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +82,15 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
         )
     for missing, what in ((references.keys() - common, "segmentation"), (inferred.keys() - common, "reference")):
         if missing:
-            log.warning("%d subjects have no %s and are not evaluated: %s", len(missing), what, some_of(missing))
+            one, many = f"subject has no {what} and is", f"subjects have no {what} and are"
+            log.warning("%s not evaluated: %s", counted(len(missing), one, many), some_of(missing))
     pairs = [FilePair(subject_id, Path(references[subject_id]), Path(inferred[subject_id])) for subject_id in common]
     copies = [pair.subject_id for pair in pairs if _are_copies(pair)]
     if copies:
         log.warning(
-            "%d segmentations are copies of their references, byte for byte, and will score 1: %s; check what the "
-            "section of the inferred images finds",
-            len(copies),
+            "%s of the reference, byte for byte, and will score 1: %s; check what the section of the inferred "
+            "images finds",
+            counted(len(copies), "segmentation is a copy", "segmentations are copies"),
             some_of(copies),
         )
     return pairs

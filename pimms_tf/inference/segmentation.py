@@ -13,6 +13,7 @@ from pimms_tf.data.images import Image
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.data.windows import GridAggregator, check_border, crop, grid_locations
 from pimms_tf.errors import InputError
+from pimms_tf.wording import counted
 
 # scans (b, *space, scan) float32, valid (b, scan) bool → probabilities (b, scan, modality)
 Classify = Callable[[np.ndarray, np.ndarray], ArrayLike]
@@ -206,7 +207,8 @@ def check_scans(subject: Subject, scores: np.ndarray | None) -> None:
         raise InputError(f"Subject {subject.subject_id} has no scan that is not blank, so there is nothing to segment")
     if scores is not None and len(scores) != len(subject.valid):
         raise InputError(
-            f"Subject {subject.subject_id} has {len(subject.valid)} scans and scores for {len(scores)}; each needs one"
+            f"Subject {subject.subject_id} has {counted(len(subject.valid), 'scan')} and scores for {len(scores)}; "
+            "each needs one"
         )
 
 

@@ -22,6 +22,7 @@ from pimms_tf.pipeline.memory import SubjectCache
 from pimms_tf.pipeline.schedule import Schedule
 from pimms_tf.pipeline.trays import Batch, Tray, Visit, check_locations
 from pimms_tf.pipeline.workers import Workers
+from pimms_tf.wording import counted
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 
@@ -335,9 +336,10 @@ def training_batches(
     if not repeat:
         available = len(subjects) * len(locations) // batch_size
         if available == 0:
+            windows = counted(len(locations), "window")
             raise InputError(
-                f"{len(subjects)} subjects of {len(locations)} windows do not fill one batch of {batch_size}: lower "
-                "batch_size or raise sample_per_volume"
+                f"{counted(len(subjects), f'subject of {windows} does', f'subjects of {windows} do')} not fill one "
+                f"batch of {batch_size}: lower batch_size or raise sample_per_volume"
             )
         left = max(available - start, 0)
         num_batches = left if num_batches is None else min(num_batches, left)

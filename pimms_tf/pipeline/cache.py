@@ -27,6 +27,7 @@ from pimms_tf.errors import InputError, Mistake
 from pimms_tf.pipeline.entry import Warned
 from pimms_tf.pipeline.keys import file_states, subject_key
 from pimms_tf.pipeline.store import Room, SubjectStore
+from pimms_tf.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,8 @@ class CachedLoader:
         stored = f"{use.uncached} of them not stored, " if use.uncached else ""
         return (
             f"cache of prepared scans {self._store.folder}: {use.hits} found, {use.misses} prepared, {stored}"
-            f"{room.num_entries} entries, {room.num_bytes / _GIB:.2f} of {self._store.limit_bytes / _GIB:g} GiB"
+            f"{counted(room.num_entries, 'entry', 'entries')}, "
+            f"{room.num_bytes / _GIB:.2f} of {self._store.limit_bytes / _GIB:g} GiB"
         )
 
     def _made(self, key: str, images: Mapping[str, Path], subject_id: str) -> tuple[Subject, list[Warned]]:

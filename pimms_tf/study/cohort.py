@@ -26,7 +26,7 @@ from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, default_folder
 from pimms_tf.study.preparing import scans_of
 from pimms_tf.study.task import Task, real_modalities
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,13 @@ def say_cohort(task: Task, cohort: Cohort) -> None:
     """Logs how many files and subjects are left aside and which, with the reason."""
     unused = ((u.section, u.reason, u.file.name) for u in cohort.files.unmatched if u.file is not None)
     for (section, reason), files in grouped(((section, reason), name) for section, reason, name in unused).items():
-        log.warning("[%s] %d files are not used, since %s: %s", section, len(files), reason, some_of(files))
+        number = counted(len(files), "file is", "files are")
+        log.warning("[%s] %s not used, since %s: %s", section, number, reason, some_of(files))
     for reason, ids in grouped((reason, subject_id) for subject_id, reason in cohort.dropped).items():
-        log.warning("%d subjects are left out, each of which %s: %s", len(ids), reason, some_of(ids))
+        number = counted(len(ids), "subject is left out, which", "subjects are left out, each of which")
+        log.warning("%s %s: %s", number, reason, some_of(ids))
     for names, ids in lacking_scans(task, cohort.subjects).items():
-        log.info("%d subjects lack %s: %s", len(ids), names, some_of(ids))
+        log.info("%s %s: %s", counted(len(ids), "subject lacks", "subjects lack"), names, some_of(ids))
 
 
 def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
@@ -81,8 +83,9 @@ def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
         without = [subject.subject_id for subject in kept if subject.subject_id not in rows]
         if len(without) == len(kept):
             raise ConfigError(
-                f"[{task.modality_values}] csv_data_file lists {len(rows)} subjects such as {next(iter(rows))}, but "
-                f"the data has {len(kept)} such as {without[0]} and none are in common; correct the ids"
+                f"[{task.modality_values}] csv_data_file lists {counted(len(rows), 'subject')} such as "
+                f"{next(iter(rows))}, but the data has {len(kept)} such as {without[0]} and none are in common; "
+                "correct the ids"
             )
         kept = [subject for subject in kept if subject.subject_id in rows]
         dropped += [Dropped(subject_id, f"has no row in [{task.modality_values}]") for subject_id in without]

@@ -23,6 +23,7 @@ from pimms_tf.evaluation.metrics import OTHER_PATHOLOGY
 from pimms_tf.study import journal
 from pimms_tf.study.cohort import modality_classes, reads_modalities
 from pimms_tf.study.task import Task, real_modalities
+from pimms_tf.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def _landmarks(
     known = read_mapping(path) if path.is_file() else {}
     missing = [name for name in task.scans if name not in known]
     if missing:
-        log.info("computing histogram landmarks of %s from %d subjects", ", ".join(missing), len(subjects))
+        number = counted(len(subjects), "subject")
+        log.info("computing histogram landmarks of %s from %s", ", ".join(missing), number)
         text = "training normalisation histogram references for image:%s, using %d subjects"
         journal.say(text, tuple(missing), len(subjects))
         computed = train_mapping(loader, subjects)
@@ -121,7 +123,7 @@ def label_codes(
             f"histogram_ref_file {path} has no label codes of [{section}], which label_normalisation = True needs; "
             "train with this configuration first, or copy the file of the trained model there"
         )
-    log.info("collecting label codes of [%s] from %d subjects", section, len(learn_from))
+    log.info("collecting label codes of [%s] from %s", section, counted(len(learn_from), "subject"))
     journal.say("Looking for the set of unique discrete labels from input label using %d subjects", len(learn_from))
     loader = config.inputs[section].loader
     mapping = label_mapping(read_image(subject.images[section], loader).data for subject in learn_from)

@@ -23,7 +23,7 @@ from pimms_tf.study.cohort import Cohort
 from pimms_tf.study.overwriting import refuse_overwriting
 from pimms_tf.study.preparing import preparation_of
 from pimms_tf.study.task import Task
-from pimms_tf.wording import some_of
+from pimms_tf.wording import counted, some_of
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
                 for phase in (Phase.TRAINING, Phase.VALIDATION)
             }
             counts = ", ".join(f"{len(part)} for {phase}" for phase, part in phases.items())
-            log.info("%d subjects, of which %s", len(found.subjects), counts)
+            log.info("%s, of which %s", counted(len(found.subjects), "subject"), counts)
             _check_validation(config, phases)
     with heed(SETTINGS):
         refuse_overwriting(config, filter(None, [config.histogram_file]))
@@ -162,7 +162,7 @@ def inference_study(config: Config, heed: Heed = let_through) -> Study:
             wanted = config.inference.dataset_to_infer
             why = f"dataset_to_infer = {wanted}" if wanted else "dataset_to_infer is unset"
             origin = config.split_file if split is not None else "no split file"
-            log.info("%d of %d subjects (%s; %s)", len(chosen), len(found.subjects), why, origin)
+            log.info("%d of %s (%s; %s)", len(chosen), counted(len(found.subjects), "subject"), why, origin)
         with heed(SETTINGS):
             ids = [files.subject_id for files in found.subjects]
             refuse_overwriting(config, results_of_inference(config, asked, ids))

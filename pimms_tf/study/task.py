@@ -8,6 +8,7 @@ from niftynet_compat import Config, ConfigError, ModelDir, resolve_network, sett
 from niftynet_compat.settings.requirements import rank_complaint
 from pimms_tf.files import write_text
 from pimms_tf.presets import RESAMPLING, preset_choices
+from pimms_tf.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ def task_of(config: Config) -> Task:
     slots = pimms.image_modalities or scans
     if len(slots) != len(scans):
         raise ConfigError(
-            f"{config.path}: [PIMMS] image_modalities names {len(slots)} modalities for the {len(scans)} sections "
-            "in image"
+            f"{config.path}: [PIMMS] image_modalities names {counted(len(slots), 'modality', 'modalities')} for "
+            f"{counted(len(scans), 'section')} in image"
         )
     if pimms.image_modalities and not set(slots) <= set(names):
         wrong = next(name for name in slots if name not in names)
@@ -107,7 +108,7 @@ def _check_modality_count(config: Config, names: Sequence[str]) -> None:
     key, null = ("num_classes_classification", 1) if config.task_name == "MULTITASK" else ("num_classes", 0)
     if config.task_name == "SEGMENTATION" or getattr(config.task, key) in (-1, len(names) + null):
         return
-    what = f"{len(names)} modalities" + (" and the empty slot, class 0," if null else "")
+    what = counted(len(names), "modality", "modalities") + (" and the empty slot, class 0," if null else "")
     raise ConfigError(
         f"{config.path}: {key} = {getattr(config.task, key)} in [{config.task_name}], but {what} "
         f"({', '.join(names)}) make {len(names) + null}; correct it, or name the modalities in [PIMMS] modalities"
@@ -269,7 +270,7 @@ def check_arrangement(config: Config, num_scans: int) -> None:
     if order and sorted(order) != list(range(num_scans)):
         raise ConfigError(
             f"{config.path}: permuted_indices = {', '.join(map(str, order))} in [{config.task_name}] is no order of "
-            f"{num_scans} scans; write each of 0 to {num_scans - 1} once"
+            f"{counted(num_scans, 'scan')}; write each of 0 to {num_scans - 1} once"
         )
 
 

@@ -68,7 +68,7 @@ def test_subjects_that_cannot_be_scored_are_named_and_cost_the_others_no_table(c
     assert str(caught.value).startswith("5 of 6 subjects could not be done: sub00, sub01, sub02, sub03, sub04; ")
     assert table(cohort) == [before["sub05"]]
     assert [row["subject_id"] for row in table(cohort, "eval_subject_id_label.csv")] == ["sub05"]
-    assert "over 1 subjects" in caplog.text
+    assert "over 1 subject;" in caplog.text
     reasons = {
         "sub00": "are not on one grid",
         "sub01": "has label values [255] outside 0 to 1",
@@ -80,7 +80,7 @@ def test_subjects_that_cannot_be_scored_are_named_and_cost_the_others_no_table(c
     for subject_id, reason in reasons.items():
         assert any(f"{subject_id} (all scans) failed: " in text and reason in text for text in caplog.messages), reason
         # The label value is judged for all subjects at once there, in words of its own.
-        wanted = "label value 255 of 1 subjects" if subject_id == "sub01" else reason
+        wanted = "label value 255 of 1 subject" if subject_id == "sub01" else reason
         assert any(subject_id in text and wanted in text for text in mistakes), mistakes
     assert len(mistakes) == len(reasons)
 

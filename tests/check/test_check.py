@@ -155,8 +155,8 @@ def test_files_and_subjects_left_aside_are_named_with_the_reason(study):
     (scans / "sub00_lesion.nii.gz").unlink()
     (scans / "sub01_T2.nii.gz").unlink()
     report = check(study, fast=True, scans=scans)
-    assert "1 subjects are left out, each of which has no file in [lesion]: sub00" in texts(report, Level.REMARK)
-    assert "1 subjects lack T2: sub01" in texts(report, Level.NOTE)
+    assert "1 subject is left out, which has no file in [lesion]: sub00" in texts(report, Level.REMARK)
+    assert "1 subject lacks T2: sub01" in texts(report, Level.NOTE)
     assert [row[2:5] for row in rows(report, "Subjects")] == [(6, 5, 1), (5, 4, 1), (6, 5, 1), (5, 5, 0)]
 
 
@@ -227,13 +227,13 @@ def test_every_spoilt_file_is_found_in_one_go(study):
         "subject sub00, section [T1]",
         "subject sub01, section [T2]",
         "subject sub02, section [FLAIR]: ",
-        "label value 5 of 1 subjects (sub04) is outside 0 to 1",
+        "label value 5 of 1 subject (sub04) is outside 0 to 1",
         "subject sub05, section [T1]",
     ):
         assert sum(words in mistake for mistake in mistakes) == 1, words
     assert len(mistakes) == 5
     assert "1 voxels that are NaN" in mistakes[0]
-    assert "[FLAIR] is 0 everywhere in 1 subjects, and so absent: sub03" in texts(report, Level.NOTE)
+    assert "[FLAIR] is 0 everywhere in 1 subject, and so absent: sub03" in texts(report, Level.NOTE)
     assert report.exit_code == 2
 
 
@@ -293,14 +293,14 @@ def test_codes_that_training_would_give_are_shown_and_held_against_the_classes(s
     report = check(
         study, scans=scans, SEGMENTATION=task, TRAINING=everybody_trains(), NETWORK=network, action="training"
     )
-    assert "label value 9 of 1 subjects (sub00) is not among the codes and becomes 0" in texts(report, Level.REMARK)
+    assert "label value 9 of 1 subject (sub00) is not among the codes and becomes 0" in texts(report, Level.REMARK)
 
 
 def test_values_between_whole_numbers_are_no_classes(study):
     scans = study.copy_scans()
     spoil(scans / "sub00_lesion.nii.gz", lambda voxels: 0.5 * voxels)
     report = check(study, scans=scans, TRAINING=everybody_trains())
-    assert "label value 0.5 of 1 subjects (sub00) is no whole number" in texts(report, Level.MISTAKE)
+    assert "label value 0.5 of 1 subject (sub00) is no whole number" in texts(report, Level.MISTAKE)
     spoil(scans / "sub01_lesion.nii.gz", lambda voxels: np.arange(voxels.size, dtype=np.float32).reshape(voxels.shape))
     report = check(study, scans=scans, TRAINING=everybody_trains())
     assert "has more than 100 different values and is no label map" in texts(report, Level.MISTAKE)

@@ -124,7 +124,7 @@ def test_simulated_subjects_can_be_trained_on(study, capsys):
         ({"SEGMENTATION": {"image": "T1,T3"}}, "names a section [T3], which is not there"),
         ({"SEGMENTATION": {"label": None}}, "label is not set in section [SEGMENTATION]"),
         ({"SEGMENTATION": {"num_classes": 1}}, "num_classes = 1 is too small"),
-        ({"PIMMS": {"image_modalities": "T1,T2"}}, "image_modalities = T1, T2 has 2 names for the 3 sections"),
+        ({"PIMMS": {"image_modalities": "T1,T2"}}, "image_modalities = T1, T2 has 2 names for 3 sections"),
         (
             {"PIMMS": {"modalities": "T1,T2,FLAIR", "image_modalities": "T1,T2,PD"}},
             "has PD, which is none of modalities = T1, T2, FLAIR",
@@ -388,7 +388,7 @@ def test_files_and_subjects_that_are_left_aside_are_counted_with_the_reason(stud
     assert study("train", "x.ini", "--exclude_fraction_for_validation", "0") == 2
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "[FLAIR] 1 files are not used, since nothing is left of its name: _FLAIR.nii.gz",
+        "[FLAIR] 1 file is not used, since nothing is left of its name: _FLAIR.nii.gz",
         "4 subjects are left out, each of which has no file in [lesion]: sub02, sub03, sub04, sub05",
         "2 subjects lack T2: sub00, sub01",
         "2 subjects, of which 1 for training, 0 for validation",

@@ -162,7 +162,7 @@ def test_two_files_are_joined_by_subject_and_subset(files, caplog):
     assert (comparison.subset, comparison.metric) == (BOTH, "dice")
     assert comparison.a.mean - comparison.b.mean == pytest.approx(0.1)
     assert comparison.test == paired_wilcoxon(ramp(0.4, 8)[:7], ramp(0.3, 8)[:7])
-    assert "T1+FLAIR: 1 subjects have results of one model only and are left out: s07" in caplog.text
+    assert "T1+FLAIR: 1 subject has results of one model only and is left out: s07" in caplog.text
 
 
 def test_a_shorter_distance_is_the_better_one(files):

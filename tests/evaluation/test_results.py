@@ -109,8 +109,8 @@ def test_files_are_joined_by_subject_and_the_others_named(tmp_path, caplog):
     assert [pair.subject_id for pair in pairs] == ["s01", "s02"]
     assert pairs[0].reference == references["s01"]
     assert pairs[0].inferred == inferred["s01"]
-    assert "1 subjects have no segmentation and are not evaluated: s03" in caplog.text
-    assert "1 subjects have no reference and are not evaluated: s09" in caplog.text
+    assert "1 subject has no segmentation and is not evaluated: s03" in caplog.text
+    assert "1 subject has no reference and is not evaluated: s09" in caplog.text
 
 
 def test_no_common_subject_is_an_error_with_both_sides(tmp_path):
@@ -124,7 +124,7 @@ def test_a_copy_of_the_reference_is_warned_about(tmp_path, caplog):
     label.write_bytes(b"mask")
     copied.write_bytes(b"mask")
     assert join_by_subject({"s01": label}, {"s01": copied})
-    assert "1 segmentations are copies of their references, byte for byte, and will score 1: s01" in caplog.text
+    assert "1 segmentation is a copy of the reference, byte for byte, and will score 1: s01" in caplog.text
     copied.write_bytes(b"mesk")
     caplog.clear()
     assert join_by_subject({"s01": label}, {"s01": copied})

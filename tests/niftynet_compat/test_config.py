@@ -709,7 +709,7 @@ def test_a_wrong_value_names_file_line_section_key_value_and_remedy(tmp_path, se
     ("lines", "parts"),
     [
         ("reference = T2", ["[PIMMS] reference = T2", "none of the sections in image", "T1"]),
-        ("image_modalities = a, b", ["2 names for the 1 sections in image = T1"]),
+        ("image_modalities = a, b", ["2 names for 1 section in image = T1"]),
         ("modalities = a\nimage_modalities = b", ["has b, which is none of modalities = a"]),
         ("spatial_rank = 4", ["above 3"]),
         ("norm = instance", ["batch, none"]),

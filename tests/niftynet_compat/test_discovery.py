@@ -197,7 +197,7 @@ def test_ids_that_differ_only_by_underscores_are_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = find_subjects({"T1": section(tmp_path, "T1"), "T2": section(tmp_path, "_T2")})
     assert len(found) == 4
-    assert "2 subjects of [T1] and [T2] differ only by underscores, such as 1_ and 1," in caplog.text
+    assert "2 subjects of [T1] and [T2] would match but for underscores, such as 1_ and 1;" in caplog.text
 
 
 def test_sections_that_nothing_refers_to_may_find_nothing_with_a_warning(tmp_path, caplog):

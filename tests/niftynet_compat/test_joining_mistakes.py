@@ -132,7 +132,7 @@ def test_files_that_only_punctuation_would_tell_apart_are_joined_with_a_warning(
     touch(tmp_path, "sub-1-1_T1.nii", "sub-11_T2.nii", "sub-2_T1.nii", "sub-2_T2.nii")
     with caplog.at_level(logging.WARNING):
         assert list(files_of(find_subjects(sections(tmp_path, "T1", "T2")))) == ["sub11", "sub2"]
-    assert "1 subjects have files whose names differ in punctuation" in caplog.text
+    assert "1 subject has files whose names differ in punctuation" in caplog.text
     assert "sub-1-1_T1.nii and sub-11_T2.nii of subject sub11" in caplog.text
     caplog.clear()
     apart = sections(tmp_path, "T1", "T2", filename_removefromid="_T[12]")

@@ -362,7 +362,7 @@ def test_the_join_is_told_with_counts_leftovers_and_reasons(tmp_path):
     assert "2 subjects have a file in every one of [T1], [L]" in text
     assert "has no file in [L]: c_" in text
     assert "T1.nii.gz has no subject: nothing is left of its name" in text
-    assert "differ only by underscores" in text
+    assert "would match but for underscores" in text
     assert report.join.num_subjects == 2
 
 

@@ -544,7 +544,7 @@ def test_names_with_a_keyword_in_the_middle_join_on_what_is_left(tmp_path):
     path = written(case._replace(text=case.text.replace(DATA, str(folder))), tmp_path)
     join = migrate_file(path).join
     assert join.num_subjects == 1
-    assert "[Flair] 1 files" in join.lines[0]
+    assert "[Flair] 1 file" in join.lines[0]
 
 
 def test_slots_lesion_and_modalities_of_one_subject_join_on_its_name(tmp_path):

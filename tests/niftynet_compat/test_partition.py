@@ -118,7 +118,7 @@ def test_the_recorded_existing_split_is_read_and_ids_without_data_are_ignored(ca
     assert phase_subjects(IDS, split, "validation") == ["sub02"]
     assert phase_subjects(IDS, split) == ["sub03"]
     assert "does not list 10 subjects, such as sub04" in caplog.text
-    assert "lists 1 subjects without data, such as not_a_subject" in caplog.text
+    assert "lists 1 subject without data, such as not_a_subject" in caplog.text
 
 
 @pytest.mark.parametrize(
