@@ -1,4 +1,4 @@
-"""The segmenter of HeMIS as anybody would write it: stock Keras layers, nothing regrouped, nothing left out.
+"""The segmenter of HeMIS as it is commonly written: stock Keras layers, nothing regrouped, nothing left out.
 
 What the benchmarks compare with. The structure is that of `pimms_tf.models.build_model("hemis", …)` with the preset
 "paper": the same kernels, the same normalisation, the same moments across modalities, so weights can be copied.

@@ -1,4 +1,4 @@
-"""The network of `plain_keras.py` in PyTorch, as anybody would write it."""
+"""The network of `plain_keras.py` in PyTorch, as it is commonly written."""
 
 import torch
 from torch import nn

@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     grid = list(itertools.product(locate, arguments.windows_per_visit, arguments.batch_sizes))
     for _ in range(arguments.rounds):
         took["files"].append(load_all(plain))
-        keys._digests.clear()  # as if nobody had looked at the files before
+        keys._digests.clear()  # as if the files had not been looked at before
         took["cache, new process"].append(load_all(cached))
         took["cache"].append(load_all(cached))
         for area, num, batch_size in grid:

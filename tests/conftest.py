@@ -235,7 +235,7 @@ def small_disk(tmp_path, mount) -> Callable[[str], Path]:
 
 @pytest.fixture
 def read_only(mount) -> Callable[[Path], None]:
-    """read_only(folder) lets nobody write there, root included."""
+    """read_only(folder) makes a folder that cannot be written to, even by root."""
 
     def make(folder: Path) -> None:
         mount(folder, "--bind", folder)

@@ -1,4 +1,4 @@
-"""The migration guide, typed line by line by somebody with a NiftyNet project; and whether all that it names exists."""
+"""The migration guide, typed line by line for a NiftyNet project; and whether all that it names exists."""
 
 import os
 import re

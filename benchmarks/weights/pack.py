@@ -49,7 +49,7 @@ def main() -> None:
     for path, is_classifier in ((a.segmenter, False), (a.classifier, True)):
         with np.load(path, allow_pickle=False) as found:
             arrays |= {name: found[name] for name in found.files if ("/classifier/" in name) == is_classifier}
-    # A threshold other than a half is put into the last bias, so that whoever takes the best class has it too.
+    # A threshold other than a half is put into the last bias, so that taking the best class applies it too.
     shift = float(np.log(a.threshold / (1 - a.threshold)))
     last = next(name for name in arrays if name.endswith("frontend/conv_2/norm/beta"))
     arrays[last] = arrays[last] - np.array([0, shift], np.float32)

@@ -1,4 +1,4 @@
-"""What a file means otherwise here than in NiftyNet though every single key is honoured, and nobody would be told."""
+"""What a file means otherwise here than in NiftyNet though every key is honoured, which a table of keys hides."""
 
 from typing import NamedTuple
 

@@ -168,7 +168,7 @@ class ModelDir:
     def alone(self) -> Iterator[None]:
         """Keeps other trainings out of the folder, which must be there, while it lasts.
 
-        The lock leaves no file behind and ends with the process; a file system without locks lets everybody in.
+        The lock leaves no file behind and ends with the process; on a file system without locks nothing is kept out.
 
         Raises:
             ConfigError: another training is in it.

@@ -53,7 +53,7 @@ class PimmsSection:
     null_class: bool | None = key(ini.to_bool, None, "a class for empty slots")
     abstraction_missing: str | None = key(ini.to_str, None, "absent back-ends", "exclude", "zeros")
     abstraction_ddof: int | None = key(ini.to_int, None, "variance divides by n - ddof", low=0, high=1)
-    mask_scope: str | None = key(ini.to_str, None, "who decides that a modality is absent", "sample", "batch")
+    mask_scope: str | None = key(ini.to_str, None, "absences are found per sample or per batch", "sample", "batch")
     norm: str | None = key(ini.to_str, None, "normalisation layer", "batch", "none")
     norm_scope: str | None = key(ini.to_str, None, "scans that enter its statistics", "present", "all", "slot")
     frontend: str | None = key(ini.to_str, None, "front-end", "paper", "paper_5x5", "highres_1x1")

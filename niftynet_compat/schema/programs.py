@@ -95,7 +95,7 @@ NETWORKS: dict[str, Network] = {
     "modality_classifier": Network("modality_classifier"),
     "niftynet.contrib.hemis.hemis.HeMIS": Network("hemis"),
     "niftynet.contrib.hemis_midl.hemis.HeMIS": Network("pimms_online"),
-    # The same network; its released code scrambles pixels by a reshape, which nobody wants back.
+    # The same network; its released code scrambles pixels by a reshape, which is not reproduced.
     "niftynet.contrib.hemis_midl.hemis_diff.HeMIS": Network("pimms_online"),
     "niftynet.contrib.midl.resnet_plugin.ResNet": Network("modality_classifier"),
     "resnet": Network("modality_classifier"),

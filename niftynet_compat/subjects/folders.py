@@ -27,7 +27,7 @@ _FOLDER = "it is a folder, and folders below those of path_to_search are not sea
 
 
 class Column(NamedTuple):
-    """The files of a section by subject, those that have none with the reason, and those whom a name may have moved.
+    """The files of a section by subject, those that have none with the reason, and those that a name may have moved.
 
     `moved` is as in `names.Ids`, by file: the piece that would be its subject, and the file that has it, too.
     `nothing_found` is the sentence about a section none of whose folders has a file for it, "" for any other.
@@ -43,7 +43,7 @@ def files_of_section(name: str, section: InputSection) -> Column:
     """Returns the files of a section: of its list if it has one, else of its folders.
 
     What bears the name of a scan but is no file that can be read, a link that leads nowhere or a pipe, belongs to its
-    subject like any other: who reads it will say what is wrong. Folders are leftovers.
+    subject like any other: what is wrong is said when it is read. Folders are leftovers.
 
     Raises:
         ConfigError: there is no place to look, a folder is missing or cannot be read, files cannot be told apart, or

@@ -17,7 +17,7 @@ _MOST_BYTES_OF_ID = 180
 
 
 class Ids(NamedTuple):
-    """The subject of each file of a section that has one, why others have none, and whom a shared piece may have moved.
+    """The subject of each file of a section that has one, why others have none, and what a shared piece may have moved.
 
     `moved` has the files whose first piece stands elsewhere in the name of another file, which is named beside it: they
     go by a later piece, or by none.

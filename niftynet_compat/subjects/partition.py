@@ -134,8 +134,8 @@ def phase_subjects(
     """Returns the ids, in their order, that belong to the wanted phases; `source` is the name of the split in messages.
 
     `phases` is one phase, several (a list, or separated by commas), or `all`. Empty is NiftyNet's rule for inference
-    and evaluation: the phase inference, or everybody if a split lacks it (with a warning) or does not exist.
-    Without a split everybody is for training. Otherwise nobody enters a phase that the split does not give them.
+    and evaluation: the phase inference, or all subjects if a split lacks it (with a warning) or does not exist.
+    Without a split all subjects are for training. Otherwise a subject is in no phase but the one the split gives it.
 
     Raises:
         ConfigError: an unknown phase, a split without any of these subjects, a wanted phase without subjects, or
@@ -190,7 +190,7 @@ def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], s
 
 
 def _wanted(phases: str | Sequence[str]) -> list[Phase] | None:
-    """The phases meant, [] for the empty text, None for everybody."""
+    """The phases meant, [] for the empty text, None for all."""
     words = phases.split(",") if isinstance(phases, str) else list(phases)
     words = [str(word).strip().lower() for word in words if str(word).strip()]
     if "all" in words:

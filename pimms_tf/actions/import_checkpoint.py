@@ -39,7 +39,7 @@ class ImportReport:
     num_used: int  # weights and moving statistics, each used once
     num_slots: int  # of the optimiser that were used
     auxiliary: tuple[tuple[str, int], ...]  # kind and number of variables that are neither
-    num_unused: int  # always 0: what nobody knows is refused
+    num_unused: int  # always 0: unknown variables are refused
     largest_difference: float  # between what was read and what the written checkpoint holds
     forward: tuple[Difference, ...] = ()
 

@@ -277,12 +277,12 @@ def _key_of(study: Study, model: PIMMS) -> str:
 
 
 def _is_of(record: Record | None, run: str, content: str) -> bool:
-    # Files that nobody can vouch for have no key.
+    # Files whose content cannot be pinned down have no key.
     return record is not None and content != "" and (record.run, record.content) == (run, content)
 
 
 def _content_of(loader: SubjectLoader, scans: Mapping[str, Path], subject_id: str) -> str:
-    """A hash of a subject's files and of how they are prepared, "" if nobody can vouch for them."""
+    """A hash of a subject's files and of how they are prepared, "" if their content cannot be pinned down."""
     try:
         return subject_key(loader, scans, subject_id) or ""
     except OSError:  # the loader says it better
@@ -290,10 +290,10 @@ def _content_of(loader: SubjectLoader, scans: Mapping[str, Path], subject_id: st
 
 
 def _has_changed(files: SubjectFiles, study: Study, records: Records, record: Record) -> bool:
-    """Whether a scan is another than that of the recorded result; those that nobody touched since are not read."""
+    """Whether a scan is another than that of the recorded result; those not touched since are not read."""
     scans = cohort.scan_files(files, study.task)
     recorded = records.path(files.subject_id).stat().st_mtime_ns
-    # The time of change tells also of who set back the time of modification.
+    # The time of change also shows that a time of modification was set back.
     try:
         found = [os.stat(path) for path in scans.values()]
     except OSError:

@@ -27,7 +27,7 @@ class StopSignals(AbstractContextManager):
     """
 
     def __init__(self) -> None:
-        # Whoever was not asked himself stops for another worker, whom the queue told to end.
+        # A worker that got no signal stops because of another one, which the queue told to end.
         self.exit_code = _TERMINATED
         self._asked, self._has_begun, self._at_once = False, False, True
         self._previous: dict[signal.Signals, object] = {}

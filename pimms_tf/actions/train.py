@@ -99,7 +99,7 @@ def train(
         )
         watched.say_classes()
         watched.say_times()
-        devices.wait_for_all(strategy)  # who leaves before the last file is written would be taken for dead
+        devices.wait_for_all(strategy)  # a worker that leaves before the last file is written would be taken for dead
     return reason
 
 
@@ -110,7 +110,7 @@ def _report(done: Report, stop: StopSignals, report: Callable[[Report], None] | 
 
 
 def _plan(study: Study) -> dict[str, str]:
-    """What all workers must have in common; where files lie, and how they are read, is everybody's own affair."""
+    """What all workers must have in common; where files lie, and how they are read, may differ."""
     config = study.config
     pimms = replace(config.pimms, cache="", cache_gib=0.0, device_threads=0, worker_timeout=1.0)
     ids = {phase: [files.subject_id for files in part] for phase, part in study.phases.items()}
@@ -127,7 +127,7 @@ def _plan(study: Study) -> dict[str, str]:
 def _begun(study: Study, strategy: tf.distribute.Strategy, chief: bool, held: ExitStack) -> Study:
     """The study with what is learnt from its training subjects; the model folder has all files but those of training.
 
-    The chief alone writes files, those with what it learns among them; who works with it then reads them.
+    The chief alone writes files, those with what it learns among them; the other workers then read them.
     """
     with devices.chief_first(strategy):
         if chief:
@@ -145,7 +145,7 @@ def _begun(study: Study, strategy: tf.distribute.Strategy, chief: bool, held: Ex
 
 
 def _write_first_files(study: Study, held: ExitStack) -> None:
-    """Takes the model folder for this training alone and writes who is trained on."""
+    """Takes the model folder for this training alone and writes which subjects are trained on."""
     config, folder = study.config, ModelDir(study.config.model_dir)
     held.enter_context(folder.prepare("train").alone())
     if not study.resumes and config.training.max_iter > 0:

@@ -186,7 +186,7 @@ def _say_phases(study: Study, report: Report) -> None:
         name = f"dataset_to_infer = {wanted}" if phase is Phase.INFERENCE else str(phase)
         report.fact(PHASES, name, len(part), counted(len(part), "subject"))
     if study.validation and config.training.validation_every_n <= 0:
-        report.note(PHASES, "validation_every_n is not set, so the validation subjects are looked at by nobody")
+        report.note(PHASES, "validation_every_n is not set, so the validation subjects are not used")
 
 
 def _wanted(study: Study) -> list[Wanted]:

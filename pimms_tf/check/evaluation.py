@@ -9,7 +9,7 @@ from pimms_tf.study.scoring import evaluation_study
 
 
 def check_evaluation(config: Config, fast: bool, progress: Progress, report: Report) -> None:
-    """Reports on references and segmentations: who has both, on which grids, with which label values."""
+    """Reports on references and segmentations: which subjects have both, on which grids, with which label values."""
     scoring = evaluation_study(config, report.collecting)
     label, named = scoring.task.label, config.sources("inferred")
     pairs = [pair for part in scoring.pairs.values() for pair in part]

@@ -26,7 +26,7 @@ from pimms_tf.errors import InputError
 from pimms_tf.study import journal
 from pimms_tf.study.task import resumed, task_of
 
-_QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which nobody wants to read but errors
+_QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which only errors are of use
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
@@ -274,8 +274,8 @@ def choose_devices(config: Config) -> None:
 def import_tensorflow() -> None:
     """Imports TensorFlow, which takes seconds, without what its libraries print about the machine while they load.
 
-    They print to the error stream, whatever log level is set, and nobody can act on it here, so the stream is closed
-    for that long.
+    They print to the error stream, whatever log level is set, and nothing can be done about it here, so the stream is
+    closed for that long.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":

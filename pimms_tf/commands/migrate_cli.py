@@ -88,7 +88,7 @@ def _migrate(arguments: argparse.Namespace, words: Sequence[str]) -> int:
         reports = [migrate_file(path, arguments.app) for path, _ in files]
     targets: dict[Path, Path] = {}
     written = [_write(report, below, arguments, targets) for report, (_, below) in zip(reports, files, strict=True)]
-    # Whoever asked for files and did not get all of them must not be told that all is well.
+    # A user who asked for files and did not get all of them must not be told that all is well.
     failed = not files or any(each.why_not for each in written)
     code = max([int(Outcome.STOPS) if failed else 0, *(report.exit_code for report in reports)])
     if arguments.json:

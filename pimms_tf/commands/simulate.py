@@ -114,7 +114,7 @@ def config_for(text: str, hospitals: Sequence[Hospital]) -> str:
     """A shipped configuration for the scans that these hospitals take: each kind of file is a section of `image`.
 
     Scans after contrast agent count as T1; those that are none of T1, T2 and FLAIR as a fourth modality, `other`.
-    Sections of scans that nobody takes are left out of `image`, and no section reads sidecars.
+    Sections of scans that no hospital takes are left out of `image`, and no section reads sidecars.
     """
     contrast_of: dict[str, Contrast] = {}
     for hospital in hospitals:

@@ -43,7 +43,8 @@ def brain_mask(scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) ->
 
     Each scan is looked at by itself, and what the network says of them is averaged; scans that are zero do not count.
     One body, without holes in any axial slice. Empty where the network finds no brain, or all scans are zero. Scans in
-    which little is left but a brain were stripped by others, who saw its edge at full resolution; there it is theirs.
+    which little is left but a brain were stripped before, by programs that saw its edge at full resolution; there
+    that edge is kept.
 
     Source: the idea of learning from random contrast is that of Hoopes et al., SynthStrip, NeuroImage 2022;260:119474.
     """

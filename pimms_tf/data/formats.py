@@ -77,7 +77,7 @@ def read_header(path: Path, loader: str | None = None) -> tuple[Grid, int]:
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what cannot be read, before it is opened: whoever opens a pipe waits for ever."""
+    """Refuses what cannot be read, before it is opened: opening a pipe would wait for ever."""
     try:
         found = os.stat(path)
     except OSError as error:

@@ -59,7 +59,7 @@ class Image:
             return Grid(self.shape, self.affine)
         if self.shape == self.original.shape and np.array_equal(self.affine, self.original.affine):
             return self.original
-        code = self.original.sform_code or 1  # an affine nobody declares valid would be lost
+        code = self.original.sform_code or 1  # readers pass over an sform of code 0
         return replace(self.original, shape=self.shape, affine=self.affine, sform_code=code, qform=None, num_axes=3)
 
 

@@ -50,7 +50,7 @@ Spacing = tuple[float, float, float]
 Pairs = tuple[tuple[int, int], ...]
 Setting = TypeVar("Setting")
 
-UNKNOWN = -1  # modality of a scan nobody labelled
+UNKNOWN = -1  # modality of a scan without a label
 NULL_CLASS = 0  # modality of an empty slot, where empty slots are a class of their own
 
 

@@ -281,7 +281,7 @@ class _Brightness(NamedTuple):
     shown: dict[tuple[int, int], bool]
 
 
-# To look at a slice takes as long as to cut ten windows, so it is done once for scans that nobody can change.
+# To look at a slice takes as long as to cut ten windows, so it is done once for scans that cannot be changed.
 _known_scans: dict[int, tuple[weakref.ref, _Brightness]] = {}
 
 

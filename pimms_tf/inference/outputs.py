@@ -1,4 +1,4 @@
-"""What a run of inference leaves beside its images: which file belongs to whom, and what each scan was taken for."""
+"""What a run of inference leaves beside its images: the file of each subject, and what each scan was taken for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -38,7 +38,7 @@ _GIB = 2**30
 
 
 class Prepared(NamedTuple):
-    """A subject became available, for a progress bar: the `done`-th of `total`, 0 if nobody said how many there are."""
+    """A subject became available, for a progress bar: the `done`-th of `total`, 0 if that is not known."""
 
     done: int
     total: int

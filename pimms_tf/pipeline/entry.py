@@ -27,7 +27,7 @@ except ImportError:  # Windows, which does not let mapped files be removed anywa
     fcntl = None
 
 MAGIC = b"PIMMS\x00\x00\x01"  # the last byte is the version of the format
-# Entries carry a time of modification from long ago, so that whoever writes into one afterwards gives himself away.
+# Entries carry a time of modification from long ago, so that a later write into one shows.
 STAMP_S = 2**30
 _PAGE = 4096
 _STORED_TYPES = {"Subject": Subject, "Grid": Grid}
@@ -115,7 +115,7 @@ def read_entry(path: Path, key: str) -> tuple[Subject, list[Warned]]:
         shape, dtype = tuple(each["shape"]), np.dtype(each["dtype"])
         first = begin + each["offset"]
         array = mapped[first : first + dtype.itemsize * int(np.prod(shape))].view(dtype).reshape(shape)
-        # Small arrays are given away as everybody's own.
+        # Small arrays are copied, so that each caller may change its own.
         arrays.append(np.array(array) if array.ndim < 3 else _from_memory(array))
     return _unpacked(content["subject"], arrays), [Warned(*each) for each in content["warned"]]
 

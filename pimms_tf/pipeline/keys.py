@@ -32,7 +32,7 @@ _PAIRS = (".hdr", ".img")
 
 
 def subject_key(loader: object, images: Mapping[str, Path], subject_id: str) -> str | None:
-    """The name of the entry of a subject, 64 hexadecimal digits; None if its files name others that nobody can list.
+    """The name of the entry of a subject, 64 hexadecimal digits; None if its files name others that cannot be listed.
 
     The loader is a dataclass whose fields are all its settings. Files of sections that it does not look at are left
     aside.
@@ -77,7 +77,7 @@ def _content(path: Path) -> list[tuple[str, str]] | None:
     """(ending of the name, hash of the bytes) of a file and of those it cannot be read without."""
     if not path.name.lower().endswith((*_WHOLE_FILES, *_PAIRS, ".hdr.gz", ".img.gz")) and _names_others(path):
         return None
-    # The ending decides who reads the file.
+    # The ending decides which library reads the file.
     return [("".join(each.suffixes[-2:]).lower(), _digest(each)) for each in _companions(path)]
 
 

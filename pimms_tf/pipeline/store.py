@@ -64,7 +64,7 @@ class SubjectStore:
             with suppress(OSError):
                 path.unlink()
             return None
-        with suppress(OSError):  # somebody else's folder
+        with suppress(OSError):  # another user's folder
             os.utime(path, ns=(time.time_ns(), STAMP_S * 10**9))
         return found
 

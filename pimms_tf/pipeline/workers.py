@@ -1,4 +1,4 @@
-"""Workers: threads that make numbered results ahead of who takes them."""
+"""Workers: threads that make numbered results ahead of the code that takes them."""
 
 import atexit
 import threading
@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 
 
 class Stopped(Exception):  # noqa: N818  (an event, not a mistake)
-    """Somebody stopped the threads of whose work one was waiting for."""
+    """The threads were stopped while their result was awaited."""
 
 
 class Workers(Generic[Result]):
@@ -20,7 +20,7 @@ class Workers(Generic[Result]):
         self._done: dict[int, Result | Exception] = {}
         self._awaited: int | None = None
         self._change, self._stopped = threading.Condition(), False
-        # Daemons, because the owner may be an iterator that nobody closes; at exit each may finish what it is at.
+        # Daemons, because the owner may be an iterator that is never closed; at exit each may finish what it is at.
         self._threads = [
             threading.Thread(target=self._run, name=f"pimms-batches-{n}", daemon=True) for n in range(num_threads)
         ]
@@ -50,7 +50,7 @@ class Workers(Generic[Result]):
             self._ahead.release(count)
 
     def stop(self) -> None:
-        """Lets every thread end after what it is at, without waiting for it, and whoever waits for a result go."""
+        """Lets every thread end after what it is at, without waiting for it, and a waiting `take` raise Stopped."""
         with self._change:
             self._stopped = True
             self._done.clear()
@@ -72,10 +72,10 @@ class Workers(Generic[Result]):
                 return
             try:
                 outcome = self._work(number)
-            except Exception as error:  # whoever takes the result gets it
+            except Exception as error:  # raised where the result is taken
                 outcome = error
             with self._change:
                 self._done[number] = outcome
-                # Waking whoever waits for another number costs more than cutting a window.
+                # Waking a thread that waits for another number costs more than cutting a window.
                 if number == self._awaited:
                     self._change.notify_all()

@@ -1,4 +1,4 @@
-"""Subjects who never lived, with lesions, as any hospital might have scanned them; no TensorFlow.
+"""Simulated subjects with lesions, as any hospital might have scanned them; no TensorFlow.
 
 heads = read_heads(Path("labelmaps"), cache=Path("cache"))     # or [packaged_head(rng)]
 masks = read_lesion_masks(Path("lesion_masks_mni"))            # real lesions in MNI space; or ()

@@ -13,7 +13,7 @@ def with_bundled(config: Config) -> Config:
     """The configuration as it is, or with `[PIMMS] weights = bundled` that of a run with the bundled network.
 
     Which network it is and how its scans are prepared then comes with the weights, whatever else the file says of it;
-    where files lie, who is segmented and how results are written is the file's.
+    where files lie, which subjects are segmented and how results are written is the file's.
 
     Raises:
         ConfigError: the task is not segmentation into two classes, or names modalities the weights do not know.

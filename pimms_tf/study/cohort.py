@@ -40,7 +40,7 @@ class Cohort:
     files: Discovery
 
 
-NOBODY = Cohort((), (), Discovery((), {}, ()))
+EMPTY = Cohort((), (), Discovery((), {}, ()))
 
 
 def say_cohort(task: Task, cohort: Cohort) -> None:
@@ -57,7 +57,7 @@ def say_cohort(task: Task, cohort: Cohort) -> None:
 
 
 def find_cohort(config: Config, task: Task, needs_label: bool) -> Cohort:
-    """Everybody who has a file in any section that the action reads, kept or dropped.
+    """All subjects that have a file in any section that the action reads, kept or dropped.
 
     Raises:
         ConfigError: a section finds nothing, a list is faulty, or no subject has a row in a list of values.
@@ -101,7 +101,7 @@ def lacking_scans(task: Task, subjects: Iterable[SubjectFiles]) -> dict[str, lis
     return grouped(pair for pair in lacking if pair[0])
 
 
-def nobody(config: Config, cohort: Cohort) -> str:
+def none_found(config: Config, cohort: Cohort) -> str:
     """The sentence about a cohort without a subject."""
     counts = ", ".join(f"{count} in [{name}]" for name, count in cohort.files.found.items())
     reasons = grouped((reason, subject_id) for subject_id, reason in cohort.dropped)
@@ -194,7 +194,7 @@ def phases_of(config: Config, subjects: Sequence[SubjectFiles]) -> dict[str, Pha
 def subjects_in_phase(
     subjects: Sequence[SubjectFiles], split: dict[str, Phase] | None, phase: str | Phase, config: Config
 ) -> list[SubjectFiles]:
-    """Those of the subjects that are for a phase, or for `dataset_to_infer`; nobody is for validation unless named.
+    """Those of the subjects that are for a phase, or for `dataset_to_infer`; none is for validation unless named.
 
     Raises:
         ConfigError: see `phase_subjects`.

@@ -128,14 +128,14 @@ def reader(config: Config, num_subjects: int, *keys: str) -> None:
 
 
 def training_starts(config: Config, parts: Mapping[Phase, Sequence[SubjectFiles]]) -> None:
-    """Says who is read, for training and, if there is any, for validation."""
+    """Says which subjects are read, for training and, if there is any, for validation."""
     validates = config.training.validation_every_n > 0
     for phase in (Phase.TRAINING, Phase.VALIDATION)[: 2 if validates else 1]:
         reader(config, len(parts[phase]), "image", "label", "weight", "sampler", "modalities")
 
 
 def inference_starts(config: Config, found: Mapping[str, Mapping[str, Path]], chosen: Sequence[SubjectFiles]) -> None:
-    """Opens the log file, writes the lists and says who is read."""
+    """Opens the log file, writes the lists and says which subjects are read."""
     begin(config)
     write_lists(config, found)
     subjects(config, found, _split_on_file(config))
@@ -144,7 +144,7 @@ def inference_starts(config: Config, found: Mapping[str, Mapping[str, Path]], ch
 
 
 def evaluation_starts(config: Config, references: Mapping[str, Path], num_inferred: int) -> None:
-    """Opens the log file, writes the lists and says who is read."""
+    """Opens the log file, writes the lists and says which subjects are read."""
     begin(config)
     label = config.sources("label")[0]
     write_lists(config, {label: references})
@@ -172,7 +172,7 @@ def network_built(config: Config, num_subjects: int = 0, *, is_new: bool = False
     _journal.info("using %s", config.network.name)
     if config.action == "training":
         _journal.info("Initialising Dataset from %d subjects...", num_subjects)
-    # Where they come from files, whoever reads these says so.
+    # Where they come from files, reading them logs it.
     if is_new and config.segmenter_dir is None and config.classifier_dir is None:
         _journal.info("Parameters from random initialisations ...")
 

@@ -54,7 +54,7 @@ def refuse_overwriting(config: Config, written: Iterable[Path]) -> None:
 
 
 def _files_of(config: Config, section: InputSection) -> Iterator[Path]:
-    """The files of a section as far as they can be known; whoever reads them says what is wrong with the rest."""
+    """The files of a section as far as they can be known; what is wrong with the rest is said when they are read."""
     if section.csv_data_file:
         given = expanded(section.csv_data_file)
         found = first_file([config.working_folder / given, config.path.parent / given])

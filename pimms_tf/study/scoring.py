@@ -49,7 +49,7 @@ class Scoring:
 
 
 def evaluation_study(config: Config, heed: Heed = let_through) -> Scoring:
-    """Returns the evaluation that a configuration describes; logs who cannot take part.
+    """Returns the evaluation that a configuration describes; logs which subjects cannot take part.
 
     The segmentations are those of the section `inferred`, or else of `inferred.csv` in `save_seg_dir`, and of the lists
     of all subsets where these are asked for. Only subjects that inference was meant to segment are missed where they

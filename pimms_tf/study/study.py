@@ -47,7 +47,7 @@ class Study:
     Args:
         config: the settings that all else follows from.
         task: what is asked of the network.
-        cohort: everybody found, kept or dropped.
+        cohort: all subjects found, kept or dropped.
         split: what each subject is for, as on file or as drawn; None where nothing divides them.
         phases: the subjects that this run uses, by what for: training and validation, or inference.
         loader: what prepares them. Training has yet to learn landmarks and codes; see `mappings.with_mappings`.
@@ -97,7 +97,7 @@ class Study:
 
 
 def training_study(config: Config, heed: Heed = let_through) -> Study:
-    """Returns the study that trains as the configuration says; logs who takes part, and who does not and why.
+    """Returns the study that trains as the configuration says; logs which subjects take part, and which do not and why.
 
     Raises:
         ConfigError, InputError: a mistake in the configuration, or no subjects to train on. With another `heed` there
@@ -133,7 +133,7 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
 
 
 def inference_study(config: Config, heed: Heed = let_through) -> Study:
-    """Returns the study that segments a cohort as the configuration says; logs who takes part, as `training_study`.
+    """Returns the study that segments a cohort as the configuration says; logs what `training_study` does.
 
     Raises:
         ConfigError, InputError: as `training_study`.
@@ -241,12 +241,12 @@ def _check_settings(config: Config, asked: Task, heed: Heed, needs_label: bool) 
 
 
 def _found(config: Config, asked: Task, heed: Heed, needs_label: bool) -> Cohort:
-    found = cohort.NOBODY
+    found = cohort.EMPTY
     with heed(SUBJECTS):
         found = cohort.find_cohort(config, asked, needs_label)
         cohort.say_cohort(asked, found)
         if not found.subjects:
-            raise ConfigError(cohort.nobody(config, found))
+            raise ConfigError(cohort.none_found(config, found))
     return found
 
 

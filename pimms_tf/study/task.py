@@ -310,7 +310,7 @@ def notes(config: Config) -> ModelDir:
     """Where a run leaves its settings, log, lists and records: in model_dir, or else in `run_notes` beside its results.
 
     The latter if model_dir cannot be written, being shared or part of a container, and from then on, so that shards and
-    who merges them find each other's records wherever they run.
+    their merge find each other's records wherever they run.
 
     Raises:
         ConfigError: the folder of results cannot be written either.

@@ -1,4 +1,4 @@
-"""Which processes train together: TF_CONFIG or Slurm's environment → addresses of the workers and one's own place."""
+"""Which processes train together: TF_CONFIG or Slurm's environment → the workers' addresses and this one's place."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ class Cluster:
         return " and ".join(f"worker {index} ({self.workers[index]})" for index in indices)
 
     def meet(self, says_every_s: float = 30.0) -> None:
-        """Returns when each of the others has been there; says now and then who has not.
+        """Returns when each of the others has been there; logs now and then which ones have not.
 
-        Whoever waits here takes connections at his own port, where TensorFlow's server will take them afterwards.
+        While it waits, connections to its own port are accepted, where TensorFlow's server will accept them later.
 
         Raises:
             OSError: the port is in use.
@@ -47,7 +47,7 @@ class Cluster:
                 time.sleep(0.2)
 
     def unreachable(self, timeout_s: float) -> list[int]:
-        """Returns the other workers at whose address nobody takes a connection within `timeout_s` seconds each."""
+        """Returns the other workers whose address accepts no connection within `timeout_s` seconds each."""
         return [n for n in range(len(self.workers)) if n != self.index and not self._answers(n, timeout_s)]
 
     def _answers(self, index: int, timeout_s: float) -> bool:

@@ -124,7 +124,7 @@ def _ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        # TensorFlow, too, has taken SIGTERM for its own ends; whoever asked for it before gets it back.
+        # TensorFlow, too, has taken SIGTERM for its own ends; earlier handlers are put back.
         for number, handler in asked:
             signal.signal(number, handler)
 
@@ -209,7 +209,7 @@ def agreed(of: tf.distribute.Strategy, asked: Callable[[], bool]) -> Callable[[]
 
 
 def as_chief(of: tf.distribute.Strategy, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the chief's float32 arrays instead of one's own, so that all workers decide alike; all must call it."""
+    """Returns the chief's float32 arrays for this worker's, so that all workers decide alike; all must call it."""
     own = [np.asarray(value, np.float32) for value in values]
     bits = np.concatenate([value.reshape(-1) for value in own]).view(np.int32)
     chiefs = np.ascontiguousarray(over_workers(of)(bits)[0]).view(np.float32)
@@ -262,8 +262,8 @@ def check_equal_start(of: tf.distribute.Strategy, model: PIMMS, iteration: int) 
 def watched(of: tf.distribute.Strategy, timeout_s: float) -> Iterator[None]:
     """Trains with the others while they live: names a worker that died, and ends this process if it cannot go on.
 
-    TensorFlow notices at once when a connection breaks. Where a machine falls silent it may wait for ever; whoever has
-    not taken a connection for `timeout_s` seconds then ends the process, with exit code 1.
+    TensorFlow notices at once when a connection breaks. Where a machine falls silent it may wait for ever; once a
+    worker has not accepted a connection for `timeout_s` seconds, the process ends with exit code 1.
 
     Raises:
         InputError: another worker died.
@@ -296,7 +296,7 @@ def _watch(cluster: Cluster, timeout_s: float, over: threading.Event) -> None:
         if lost and not over.is_set():
             log.error(_farewell(cluster, lost))
             logging.shutdown()
-            # The main thread waits inside TensorFlow for somebody who will not answer; nothing else can end it.
+            # The main thread waits inside TensorFlow for a worker that will not answer; nothing else can end it.
             os._exit(1)
 
 

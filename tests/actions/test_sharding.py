@@ -1,4 +1,4 @@
-"""Parts of a cohort: disjoint, complete, of one size, the same for everybody; and the script that starts them."""
+"""Parts of a cohort: disjoint, complete, of one size, the same for all; and the script that starts them."""
 
 import os
 import subprocess

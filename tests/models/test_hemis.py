@@ -138,7 +138,7 @@ def test_gathering_the_present_rows_equals_masking_the_others(which, present, tr
     layer, x = rows_and_layers()[which]
     present = np.array([digit == "1" for digit in present])
     cotangent = np.random.default_rng(6).normal(size=layer(x).shape).astype(np.float32)
-    cotangent *= present[:, None, None, None]  # what absent rows hold, nobody reads
+    cotangent *= present[:, None, None, None]  # what absent rows hold is not read
     start = layer.get_weights()
     results = []
     for compute in (

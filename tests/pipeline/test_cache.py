@@ -307,7 +307,7 @@ def test_headers_that_point_to_other_files_are_not_trusted(tmp_path, folder):
 
 @dataclass(frozen=True)
 class Rewriting:
-    """Somebody writes a file while it is read."""
+    """A file is written while it is read."""
 
     loader: SubjectLoader = LOADER
 
@@ -380,7 +380,7 @@ def test_what_a_crash_left_behind_is_cleared_away_later(images, folder, monkeypa
     scratch.mkdir()
     (scratch / "abc.subject").write_bytes(b"half")
     CachedLoader(LOADER, folder)
-    assert scratch.exists()  # somebody may be writing there now
+    assert scratch.exists()  # another process may be writing there now
     now = time.time()
     monkeypatch.setattr(keys.time, "time", lambda: now + 4000)
     CachedLoader(LOADER, folder)

@@ -350,7 +350,7 @@ def test_verify_refuses_a_graph_that_calls_python(tmp_path, model):
 
 READER = """
 import sys
-sys.modules["keras"] = None  # TensorFlow imports Keras where it is installed; here whoever needs it fails
+sys.modules["keras"] = None  # TensorFlow imports Keras where it is installed; here code that needs it fails
 import numpy as np
 import tensorflow as tf
 signatures = tf.saved_model.load(sys.argv[1]).signatures

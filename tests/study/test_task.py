@@ -173,7 +173,7 @@ def test_a_split_is_drawn_by_the_seed_or_read_from_its_file(study, caplog):
     drawn = cohort.phases_of(config, subjects)
     assert drawn == cohort.phases_of(config, subjects)
     assert sorted(drawn.values()) == sorted([*Phase] * 2)
-    assert not config.split_file.exists()  # whoever trains writes it, once all is well
+    assert not config.split_file.exists()  # training writes it, once all is well
     config.split_file.parent.mkdir(parents=True)
     config.split_file.write_text("sub03,training\nsub04,inference\n")
     phases = cohort.phases_of(config, subjects)

@@ -151,7 +151,7 @@ def test_workers_meet_once_all_are_there_and_say_for_whom_they_wait(caplog):
         while f"still waiting for worker 2 ({addresses[2]})" not in caplog.messages:
             time.sleep(0.02)
         assert not any(waiting.done() for waiting in first)
-        # Whoever has met all goes on to TensorFlow, which serves at the same address.
+        # A worker that has met all goes on to TensorFlow, which serves at the same address.
         going = {waiting: number for number, waiting in enumerate([*first, pool.submit(clusters[2].meet)])}
         for waiting in as_completed(going, timeout=20):
             waiting.result()
