@@ -158,9 +158,10 @@ def phase_subjects(
             f"{len(subject_ids)} such as {subject_ids[0]} and none are in common; to segment subjects that took no "
             "part in training give dataset_to_infer = all, else correct the ids or name another file"
         )
-    _warn_of_strangers(subject_ids, split, source)
     present = {split[subject_id] for subject_id in known}
-    if not wanted and Phase.INFERENCE not in present:
+    takes_all = not wanted and Phase.INFERENCE not in present
+    _warn_of_strangers(subject_ids, split, source, "taken all the same" if takes_all else "left out")
+    if takes_all:
         trained = sum(split[subject_id] is not Phase.INFERENCE for subject_id in known)
         log.warning(
             "%s has no inference subject, so all %d subjects are taken, %d of which training has looked at: scores of "
@@ -179,11 +180,11 @@ def phase_subjects(
     return [subject_id for subject_id in known if split[subject_id] in (wanted or [Phase.INFERENCE])]
 
 
-def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], source: str) -> None:
+def _warn_of_strangers(subject_ids: Sequence[str], split: Mapping[str, Phase], source: str, fate: str) -> None:
     unlisted = [subject_id for subject_id in subject_ids if subject_id not in split]
     without_data = sorted(set(split) - set(subject_ids))
     if unlisted:
-        log.warning("%s does not list %s, such as %s, left out", source, counted(len(unlisted), "subject"), unlisted[0])
+        log.warning("%s does not list %s, such as %s, %s", source, counted(len(unlisted), "subject"), unlisted[0], fate)
     if without_data:
         number = counted(len(without_data), "subject")
         log.warning("%s lists %s without data, such as %s", source, number, without_data[0])

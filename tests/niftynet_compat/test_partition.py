@@ -187,6 +187,11 @@ def test_a_split_without_inference_subjects_infers_everybody_only_if_none_were_n
     with caplog.at_level(logging.WARNING):
         assert phase_subjects("ab", split) == ["a", "b"]
     assert "has no inference subject, so all 2 subjects are taken, 2 of which training has looked at" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert phase_subjects("abc", split) == ["a", "b", "c"]
+    assert "does not list 1 subject, such as c, taken all the same" in caplog.text
+    assert "left out" not in caplog.text
     with pytest.raises(ConfigError, match=r"no inference subject among the 2 found \(2 training, 0 validation"):
         phase_subjects("ab", split, "inference")
 
