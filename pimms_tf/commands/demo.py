@@ -45,7 +45,7 @@ def shipped_config(name: str) -> str:
     """
     wanted = name if name.endswith(".ini") else f"{name}.ini"
     if wanted not in shipped_configs():
-        raise InputError(f"There is no shipped configuration {name}; choose one of {', '.join(shipped_configs())}")
+        raise InputError(f"there is no shipped configuration {name}; choose one of {', '.join(shipped_configs())}")
     return _config_folder().joinpath(wanted).read_text(encoding="utf-8")
 
 

@@ -245,7 +245,7 @@ def _same_shape(reference: np.ndarray, inferred: np.ndarray) -> tuple[np.ndarray
     reference, inferred = np.asarray(reference), np.asarray(inferred)
     if reference.shape != inferred.shape:
         raise InputError(
-            f"The inferred image has shape {inferred.shape} and the reference {reference.shape}; "
+            f"the inferred image has shape {inferred.shape} and the reference {reference.shape}; "
             "bring both onto the grid of the original file before comparing them"
         )
     return reference, inferred

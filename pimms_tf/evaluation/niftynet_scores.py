@@ -174,7 +174,7 @@ def niftynet_tables(
     for subject_id, reference, inferred in subjects:
         if np.shape(reference) != np.shape(inferred):
             raise InputError(
-                f"Subject {subject_id}: the inferred image has shape {np.shape(inferred)} and the reference "
+                f"subject {subject_id}: the inferred image has shape {np.shape(inferred)} and the reference "
                 f"{np.shape(reference)}; bring both onto the grid of the original file before comparing them"
             )
         for label in labels:

@@ -121,7 +121,7 @@ def compare(file_a: Path, file_b: Path, metric: str = "dice") -> list[Comparison
         InputError: a file cannot be read, the metric is unknown, or the files share no subject and subset.
     """
     if metric not in METRICS:
-        raise InputError(f'There is no score "{metric}"; choose one of {", ".join(METRICS)}')
+        raise InputError(f'there is no score "{metric}"; choose one of {", ".join(METRICS)}')
     a, b = (_by_subset(read_results(path)) for path in (file_a, file_b))
     comparisons = [_compare_subset(subset, metric, chosen, b[subset]) for subset, chosen in a.items() if subset in b]
     found = [comparison for comparison in comparisons if comparison is not None]
@@ -162,9 +162,9 @@ def table_1(results: Mapping[str, Sequence[SubjectResult]], baseline: str = "hem
     Source: paper, Table 1.
     """
     if not any(results.values()):
-        raise InputError("There are no results to make a table of; evaluate at least one variant")
+        raise InputError("there are no results to make a table of; evaluate at least one variant")
     if baseline not in results:
-        raise InputError(f'The baseline "{baseline}" has no results; there are results of {", ".join(results)}')
+        raise InputError(f'the baseline "{baseline}" has no results; there are results of {", ".join(results)}')
     grouped = {variant: _by_subset(chosen) for variant, chosen in results.items()}
     subsets = dict.fromkeys(subset for chosen in grouped.values() for subset in chosen)
     cells = []

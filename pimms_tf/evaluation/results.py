@@ -77,7 +77,7 @@ def join_by_subject(references: Mapping[str, Path], inferred: Mapping[str, Path]
     common = sorted(references.keys() & inferred.keys())
     if not common:
         raise InputError(
-            f"No subject has both a reference and a segmentation (references: {some_of(references)}; "
+            f"no subject has both a reference and a segmentation (references: {some_of(references)}; "
             f"segmentations: {some_of(inferred)}); compare the file names of both"
         )
     for missing, what in ((references.keys() - common, "segmentation"), (inferred.keys() - common, "reference")):
@@ -124,7 +124,7 @@ def evaluate_subject(
     if mask is not None:
         inside = np.asarray(mask) != 0
         if inside.shape != truth.shape:
-            raise InputError(f"The evaluation mask has shape {inside.shape} and the reference {truth.shape}")
+            raise InputError(f"the evaluation mask has shape {inside.shape} and the reference {truth.shape}")
         truth, found = truth & inside, found & inside
     return SubjectScores(
         dice=dice(truth, found),

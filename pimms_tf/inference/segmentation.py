@@ -69,7 +69,7 @@ def label_scores(subject: Subject, num_modalities: int) -> np.ndarray:
         if valid and not 0 <= modality < num_modalities:
             known = "unknown" if modality < 0 else f"{modality}, and the model has modalities 0 to {num_modalities - 1}"
             raise InputError(
-                f"The modality of scan {scan} of subject {subject.subject_id} is {known}; "
+                f"the modality of scan {scan} of subject {subject.subject_id} is {known}; "
                 "name the modality of each scan, or use a model with a classifier"
             )
     classes = np.arange(num_modalities)
@@ -166,7 +166,7 @@ def _tiling(subject: Subject, window: Axes3, border: Axes3, pads_edges: bool) ->
         return _Tiling(window, border, tuple(_padding(*axis) for axis in axes))
     if any(size > n for size, n in zip(window, shape, strict=True)):
         raise InputError(
-            f"Window {window} is larger than volume {tuple(shape)} of subject {subject.subject_id}; choose a smaller "
+            f"window {window} is larger than volume {tuple(shape)} of subject {subject.subject_id}; choose a smaller "
             "window, write 0 for the full length of an axis, or let the volume be padded"
         )
     return _Tiling(window, border, ((0, 0),) * 3)
@@ -189,14 +189,14 @@ def axis_across(window: Axes3, shape: Axes3) -> int:
         for axis in (2, 1, 0):
             if is_it(axis):
                 return axis
-    raise InputError(f"Window {tuple(window)} is thick, but a 2-D model sees slices; write 1 for z: (100, 100, 1)")
+    raise InputError(f"window {tuple(window)} is thick, but a 2-D model sees slices; write 1 for z: (100, 100, 1)")
 
 
 def check_finite(logits: np.ndarray, subject: Subject) -> None:
     """Refuses logits that are NaN or infinite."""
     if not np.isfinite(logits).all():
         raise InputError(
-            f"The model answers subject {subject.subject_id} with NaN or infinity; its training has diverged or "
+            f"the model answers subject {subject.subject_id} with NaN or infinity; its training has diverged or "
             "its precision is too low, so take an earlier checkpoint or float32"
         )
 
@@ -204,10 +204,10 @@ def check_finite(logits: np.ndarray, subject: Subject) -> None:
 def check_scans(subject: Subject, scores: np.ndarray | None) -> None:
     """Refuses a subject without scans, or with another number of scans than scores."""
     if not np.any(subject.valid):
-        raise InputError(f"Subject {subject.subject_id} has no scan that is not blank, so there is nothing to segment")
+        raise InputError(f"subject {subject.subject_id} has no scan that is not blank, so there is nothing to segment")
     if scores is not None and len(scores) != len(subject.valid):
         raise InputError(
-            f"Subject {subject.subject_id} has {counted(len(subject.valid), 'scan')} and scores for {len(scores)}; "
+            f"subject {subject.subject_id} has {counted(len(subject.valid), 'scan')} and scores for {len(scores)}; "
             "each needs one"
         )
 

@@ -77,15 +77,15 @@ def export_saved_model(
     directory = Path(directory)
     sweep(directory)
     if model.attention is None:
-        raise InputError("The model only classifies scans; export one that segments them")
+        raise InputError("the model only classifies scans; export one that segments them")
     if version is None:
         version = max(_versions(directory), default=0) + 1
     if version < 1:
-        raise InputError(f"Version {version} of the export in {directory} is not a positive number; use 1 or above")
+        raise InputError(f"version {version} of the export in {directory} is not a positive number; use 1 or above")
     path = directory / str(version)
     if path.exists():
         raise InputError(
-            f"Version {version} is already in {directory}, and a server may be reading it; "
+            f"version {version} is already in {directory}, and a server may be reading it; "
             f"give version {max(_versions(directory), default=version) + 1} or remove the folder first"
         )
     if preparation is None:
@@ -171,7 +171,7 @@ def verify_export(
     operations = _operations(path)
     foreign = [name for name in operations if name in _PYTHON_OPERATIONS or not hasattr(tf.raw_ops, name)]
     if foreign:
-        raise RuntimeError(f"The export {path} needs operations a server does not have: {', '.join(foreign)}")
+        raise RuntimeError(f"the export {path} needs operations a server does not have: {', '.join(foreign)}")
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer_in_memory = _in_memory(model)
     rng = np.random.default_rng(seed)
@@ -317,13 +317,13 @@ def _versions(directory: Path) -> list[int]:
 def _version_folder(directory: Path) -> Path:
     folder = exported_version(directory)
     if folder is None:
-        raise InputError(f"There is no exported model in {directory}; give the folder that an export has written")
+        raise InputError(f"there is no exported model in {directory}; give the folder that an export has written")
     return folder
 
 
 def _check_count(what: str, recorded: int, count: int) -> None:
     if recorded != count:
         raise InputError(
-            f"The record of preparation is of {recorded} {what}, but the model has {count}; give the record that lies "
+            f"the record of preparation is of {recorded} {what}, but the model has {count}; give the record that lies "
             "with its weights"
         )

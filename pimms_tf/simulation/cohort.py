@@ -47,7 +47,7 @@ class Simulator:
         if self.seed < 0:
             raise InputError(f"seed {self.seed} is negative: give 0 or more")
         if self.load_ml is not None and not 0 <= self.load_ml[0] <= self.load_ml[1]:
-            raise InputError(f"Lesion load {self.load_ml} ml: give a smallest and a largest load, both 0 or more")
+            raise InputError(f"lesion load {self.load_ml} ml: give a smallest and a largest load, both 0 or more")
 
     def __call__(self, number: int, subject_id: str = "") -> SimulatedSubject:
         rng = np.random.default_rng((self.seed, number + 1))  # 0 is for hospitals; see commands.simulate

@@ -137,11 +137,11 @@ def draw_phantom(
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (3,) or not np.all((spacing >= 0.5) & (spacing <= 10)):
-        raise InputError(f"Voxel spacing {spacing_mm} mm: give three numbers between 0.5 and 10")
+        raise InputError(f"voxel spacing {spacing_mm} mm: give three numbers between 0.5 and 10")
     if z_range_mm is not None and z_range_mm[0] >= z_range_mm[1]:
-        raise InputError(f"Slab {z_range_mm} mm is empty: give its lower and then its upper end")
+        raise InputError(f"slab {z_range_mm} mm is empty: give its lower and then its upper end")
     if not 0 <= load_ml[0] <= load_ml[1]:
-        raise InputError(f"Lesion load {load_ml} ml: give a smallest and a largest load, both 0 or more")
+        raise InputError(f"lesion load {load_ml} ml: give a smallest and a largest load, both 0 or more")
 
     shape, affine = voxel_grid(spacing, z_range_mm)
     positions = deformed_positions(shape, affine, rng)

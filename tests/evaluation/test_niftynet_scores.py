@@ -144,5 +144,5 @@ def test_an_unknown_unit_is_refused():
 
 def test_label_maps_of_different_shape_are_refused_with_the_subject():
     pair = LabelPair("s012", np.zeros((3, 4, 5)), np.zeros((3, 4, 6)))
-    with pytest.raises(InputError, match=r"Subject s012: .*\(3, 4, 6\) and the reference \(3, 4, 5\)"):
+    with pytest.raises(InputError, match=r"subject s012: .*\(3, 4, 6\) and the reference \(3, 4, 5\)"):
         niftynet_tables([pair])

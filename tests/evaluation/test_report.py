@@ -179,5 +179,5 @@ def test_files_without_a_common_subject_are_refused_with_both_sides(files):
 
 
 def test_an_unknown_score_is_refused(files):
-    with pytest.raises(InputError, match='There is no score "Dice"; choose one of dice, asd_mm'):
+    with pytest.raises(InputError, match='there is no score "Dice"; choose one of dice, asd_mm'):
         compare(*files(results([0.1]), results([0.1])), metric="Dice")

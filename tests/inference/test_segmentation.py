@@ -350,13 +350,13 @@ def test_a_scan_of_unknown_modality_is_named(modality, reason):
     [
         ({"window": (8, 8, 1), "border": (4, 0, 0)}, "border (4, 0, 0) leaves nothing of window (8, 8, 1)"),
         ({"window": (8, 8, 1), "border": (0, 0, 5)}, "border (0, 0, 5) leaves nothing of window (8, 8, 1)"),
-        ({"window": (8, 8, 4)}, "Window (8, 8, 4) is thick, but a 2-D model sees slices"),
+        ({"window": (8, 8, 4)}, "window (8, 8, 4) is thick, but a 2-D model sees slices"),
         (
             {"window": (11, 8, 1), "pads_edges": False},
-            "Window (11, 8, 1) is larger than volume (10, 10, 2) of subject s012",
+            "window (11, 8, 1) is larger than volume (10, 10, 2) of subject s012",
         ),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        ({"scores": np.ones((3, 2))}, "Subject s012 has 2 scans and scores for 3"),
+        ({"scores": np.ones((3, 2))}, "subject s012 has 2 scans and scores for 3"),
     ],
 )
 def test_settings_that_cannot_work_are_named(change, message):
@@ -367,7 +367,7 @@ def test_settings_that_cannot_work_are_named(change, message):
 
 def test_a_subject_without_scans_is_named():
     subject = subject_of(np.zeros((6, 6, 1, 2)), valid=[False, False])
-    with pytest.raises(InputError, match="Subject s012 has no scan that is not blank"):
+    with pytest.raises(InputError, match="subject s012 has no scan that is not blank"):
         segment(probability_is_intensity, subject, None, (6, 6, 1), (0, 0, 0))
 
 

@@ -294,14 +294,14 @@ def test_an_export_is_not_there_before_its_proof_and_not_after_a_failed_one(mode
 
 def test_a_version_that_exists_is_not_overwritten(exported, model):
     before = (exported / "saved_model.pb").stat().st_mtime_ns
-    message = re.escape(f"Version 1 is already in {exported.parent}") + ".* give version 2"
+    message = re.escape(f"version 1 is already in {exported.parent}") + ".* give version 2"
     with pytest.raises(InputError, match=message):
         export_saved_model(model, exported.parent, version=1)
     assert (exported / "saved_model.pb").stat().st_mtime_ns == before
 
 
 def test_a_version_below_one_is_refused(tmp_path, model):
-    with pytest.raises(InputError, match="Version 0 of the export .* use 1 or above"):
+    with pytest.raises(InputError, match="version 0 of the export .* use 1 or above"):
         export_saved_model(model, tmp_path, version=0)
 
 
