@@ -51,10 +51,19 @@ def by_content(scans, valid, scores=None) -> Slots:
     scans = ops.reshape(scans, (batch, -1, *space))
     valid = ops.take_along_axis(valid, order, axis=1)
     if scores is not None:
-        num_modalities = ops.shape(scores)[-1]
-        scores = ops.take(ops.reshape(scores, (batch * num_scans, num_modalities)), rows, axis=0)
-        scores = ops.reshape(scores, (batch, -1, num_modalities))
+        scores = rows_at(scores, order)
     return Slots(scans, valid, scores, first)
+
+
+def rows_at(x, places):
+    """Returns (b, n, value): of x (b, slot, value), the slots that places (b, n) int32 name.
+
+    As rows of a matrix: TensorFlow complains on the error stream of the transposed indices of `take_along_axis`.
+    """
+    batch, num_slots, length = ops.shape(x)
+    rows = places + num_slots * ops.arange(batch, dtype="int32")[:, None]
+    taken = ops.take(ops.reshape(x, (batch * num_slots, length)), ops.reshape(rows, (-1,)), axis=0)
+    return ops.reshape(taken, (batch, -1, length))
 
 
 def _comparison(x):
@@ -65,10 +74,9 @@ def _comparison(x):
     """
     x = ops.where(ops.isnan(x), ops.full_like(x, float("inf")), x)
     at = ops.argmax(ops.any(ops.not_equal(x[:, :, None], x[:, None]), axis=-1), axis=-1)  # (b, i, j)
-    # As rows of a matrix, since TensorFlow complains of a transposition of indices on the error stream.
     batch, num_scans, num_lines, length = ops.shape(x)
-    rows = at + num_lines * ops.reshape(ops.arange(batch * num_scans, dtype="int32"), (batch, num_scans, 1))
-    ours = ops.take(ops.reshape(x, (-1, length)), ops.reshape(rows, (-1,)), axis=0)
+    lines = ops.reshape(x, (batch * num_scans, num_lines, length))
+    ours = rows_at(lines, ops.reshape(at, (batch * num_scans, num_scans)))
     ours = ops.reshape(ours, (batch, num_scans, num_scans, length))  # (b, i, j, value): the line of scan i
     theirs = ops.transpose(ours, (0, 2, 1, 3))
     at = ops.argmax(ops.not_equal(ours, theirs), axis=-1)

@@ -14,7 +14,7 @@ from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
 from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
 from pimms_tf.models.layers import Average, Init, Norm, gather_over_replicas
-from pimms_tf.models.order import by_content
+from pimms_tf.models.order import by_content, rows_at
 from pimms_tf.presets import VARIANTS, preset_choices
 
 MaskScope = Literal["sample", "batch"]
@@ -183,10 +183,7 @@ class PIMMS(keras.Model):
             slots = by_content(scans, ops.ones_like(valid) if self.null_class else valid)
             logits = self._logits_by_row(slots.scans, slots.valid)
             # A softmax, too, rounds by the place of a row among the others.
-            answers = (
-                ops.take_along_axis(answer, slots.place[..., None], axis=1)
-                for answer in (logits, ops.softmax(logits, axis=-1))
-            )
+            answers = (rows_at(answer, slots.place) for answer in (logits, ops.softmax(logits, axis=-1)))
         if self.null_class:
             return tuple(answers)
         return tuple(ops.where(valid[..., None], answer, ops.zeros_like(answer)) for answer in answers)
