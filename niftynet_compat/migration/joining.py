@@ -13,6 +13,7 @@ from pimms_tf.errors import ConfigError
 from pimms_tf.wording import counted
 
 _SHOWN = 5
+_FIRST_ONLY = ("label", "modality_label", "modalities", "sampler")  # task keys of which one section is read
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Join:
 
 def join_subjects(config: Config) -> Join:
     """Returns what the sections of a configuration find and which subjects they make, without reading any image."""
-    used = [name for name in config.inputs if config.inputs[name].referenced]
+    surplus = _surplus(config)
+    used = [name for name in config.inputs if config.inputs[name].referenced and name not in surplus]
     images = {name: config.inputs[name] for name in used if not config.inputs[name].csv_data_file}
     if not images:
         return Join(("no task key names an input section of images, so there are no subjects to look for",))
@@ -48,6 +50,14 @@ def join_subjects(config: Config) -> Join:
     except OSError as error:
         return _failed(f"{error.filename} cannot be read ({error.strerror})")
     return _joined(config, found)
+
+
+def _surplus(config: Config) -> set[str]:
+    """The sections that only keys name which look at their first alone, and which are not that first."""
+    answers = [config.sources(key) for key in _FIRST_ONLY]
+    needed = {name for named in answers for name in named[:1]}
+    needed |= {name for key in ("image", "inferred") for name in config.sources(key)}
+    return {name for named in answers for name in named[1:]} - needed
 
 
 def _joined(config: Config, found: Discovery) -> Join:

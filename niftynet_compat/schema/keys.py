@@ -7,6 +7,7 @@ remarks, the migration report, `config explain` and `docs/keys.md` all look at t
 import dataclasses
 import enum
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -204,7 +205,9 @@ def sizes(value: tuple[int, ...]) -> str | None:
 def pattern(value: str) -> str | None:
     """Returns what is wrong with a regular expression."""
     try:
-        re.compile(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what brackets in brackets will mean one day
+            re.compile(value)
     except re.error as error:
         return f"is no regular expression ({error}); write a backslash before characters meant as they are"
     return None

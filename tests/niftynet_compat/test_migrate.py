@@ -951,3 +951,10 @@ PARTS = ("system", "network", "training", "inference", "evaluation", "task", "pi
 def plain(value):
     # 15 and 15.0 are one value; nan is equal to itself here.
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def test_sections_that_no_key_reads_do_not_decide_whether_subjects_are_looked_for(tmp_path):
+    sections = "[A]\n[B]\ncsv_file = nowhere\n[NETWORK]\nname = hemis\n[SEGMENTATION]\nimage = A\nnum_classes = 2\n"
+    one, two = (written(tmp_path, f"{sections}label = {label}\n", f"{label}.ini") for label in ("A", "A, B"))
+    assert migrate_file(one).join.obstacle
+    assert migrate_file(two).join.obstacle == migrate_file(one).join.obstacle
