@@ -51,7 +51,7 @@ def test_importing_the_package_loads_nothing_heavy_and_of_the_other_package_only
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     modules = set(loaded.stdout.split())
     assert not {"tensorflow", "keras", "scipy", "nibabel"} & modules
-    shared = {"pimms_tf", "pimms_tf.errors", "pimms_tf.files"}
+    shared = {"pimms_tf", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.wording"}
     assert {name for name in modules if name.partition(".")[0] == "pimms_tf"} <= shared
 
 
