@@ -3,7 +3,7 @@
 import argparse
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from niftynet_compat import (
 )
 from niftynet_compat.migration.header import read_header
 from pimms_tf.commands.migrate_text import config_text, ini_files, is_niftynets, report_text, summary_text
+from pimms_tf.commands.parser import AddVerb
 from pimms_tf.errors import ConfigError, InputError
 
 
@@ -45,7 +46,7 @@ class _PassedOver(NamedTuple):
         return f"{self.path}: passed over, {self.why}"
 
 
-def add_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def add_verbs(verb: AddVerb) -> None:
     """Adds the verbs; `verb` makes the parser of one from its name, function and help."""
     text = (
         "say what becomes of NiftyNet's INI files here, action by action and key by key; exit code 0 clean, 1 results "

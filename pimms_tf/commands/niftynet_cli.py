@@ -15,7 +15,7 @@ from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTION
 from niftynet_compat.settings.command_line import PROGRAMS, Asked, Call, parse_command
 from pimms_tf import __version__
 from pimms_tf.actions.stopping import StopSignals
-from pimms_tf.commands.cli import announce, guarded, import_tensorflow
+from pimms_tf.commands.running import announce, guarded, import_tensorflow
 from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
 from pimms_tf.study.task import resumed

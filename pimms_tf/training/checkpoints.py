@@ -64,7 +64,7 @@ class Checkpoints:
         if broken := not_finite(arrays):
             raise InputError(
                 f"checkpoint {number} is not written into {self.folder}, because {broken}: the training has diverged; "
-                "lower lr and go on from an earlier checkpoint"
+                f"lower lr{earlier(self.folder)}"
             )
         if not self.writes:
             return self.folder / f"model.ckpt-{number}"
@@ -173,6 +173,14 @@ def latest_iteration(folder: Path) -> int:
     if match is None:
         raise InputError(f"{state} names no checkpoint: train first, or set model_dir to the folder of a trained model")
     return int(match[1])
+
+
+def earlier(folder: Path) -> str:
+    """Returns the advice to a training that diverged, after "lower lr": to go on from a checkpoint, if there is one."""
+    try:
+        return f" and go on from an earlier checkpoint, --starting_iter {latest_iteration(folder)} or less"
+    except InputError:
+        return " and begin anew"
 
 
 def write_arrays(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.trays import Batch
-from pimms_tf.training.checkpoints import Checkpoints, latest_iteration
+from pimms_tf.training.checkpoints import Checkpoints, earlier, latest_iteration
 from pimms_tf.training.steps import Metrics, TrainingState
 from pimms_tf.training.summaries import write_metrics, write_picture
 
@@ -199,11 +199,7 @@ def _training_of(iteration: int, subjects: str) -> str:
 
 def _no_number(what: str, metrics: Metrics, checkpoints: Checkpoints) -> InputError:
     parts = ", ".join(f"{name} {float(getattr(metrics, name)):g}" for name in Metrics._fields[:4])
-    try:
-        last = f" and go on from an earlier checkpoint, --starting_iter {latest_iteration(checkpoints.folder)} or less"
-    except InputError:
-        last = ""
     return InputError(
         f"{what} is not a finite number ({parts}); stopped before any checkpoint in {checkpoints.folder} was written "
-        f"over: lower lr{last}, or look at the intensities of the scans"
+        f"over: lower lr{earlier(checkpoints.folder)}, or look at the intensities of the scans"
     )

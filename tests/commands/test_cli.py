@@ -407,7 +407,7 @@ def test_files_and_subjects_that_are_left_aside_are_counted_with_the_reason(stud
 def test_mistakes_that_need_no_network_come_before_tensorflow_is_imported(
     study, complaint, monkeypatch, verb, changes, says
 ):
-    monkeypatch.setattr("pimms_tf.commands.cli.import_tensorflow", lambda: pytest.fail("TensorFlow is imported"))
+    monkeypatch.setattr("pimms_tf.commands.run_cli.import_tensorflow", lambda: pytest.fail("TensorFlow is imported"))
     study.write(**changes)
     assert study(verb, "x.ini") == 2
     assert says in complaint()

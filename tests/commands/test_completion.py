@@ -219,7 +219,7 @@ def test_a_word_that_is_nearly_right_ends_as_one_sentence_with_the_right_one(tmp
     def loads_tensorflow():
         raise AssertionError("TensorFlow is loaded before the words are looked at")
 
-    monkeypatch.setattr("pimms_tf.commands.cli.import_tensorflow", loads_tensorflow)
+    monkeypatch.setattr("pimms_tf.commands.run_cli.import_tensorflow", loads_tensorflow)
     monkeypatch.setattr("pimms_tf.commands.niftynet_cli.import_tensorflow", loads_tensorflow)
     program, *words = line.split()
     code = main(words) if program == "pimms-tf" else niftynet_cli.main([program, *words])
