@@ -99,6 +99,19 @@ def csv_text(rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
+def tsv_text(rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows of texts as tab-separated lines, which know no quotes: tabs and ends of lines become spaces.
+
+    Texts that a spreadsheet would compute get an apostrophe in front, as in `csv_text`.
+    """
+    lines = ("\t".join(_cell(text) for text in row) for row in rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return ("'" if is_formula(text) else "") + re.sub(r"[\t\r\n\v\f\x85\u2028\u2029]+", " ", text)
+
+
 def is_formula(text: str) -> bool:
     """Returns whether a spreadsheet would compute a text instead of showing it, apostrophes in front left aside."""
     return _FORMULA.match(text.lstrip("'")) is not None

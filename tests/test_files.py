@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pimms_tf import files
-from pimms_tf.files import csv_text, disk_complaint, is_formula, replacing, sweep, write_text
+from pimms_tf.files import csv_text, disk_complaint, is_formula, replacing, sweep, tsv_text, write_text
 
 
 def test_a_file_takes_its_place_when_the_block_ends_and_leaves_nothing_else(tmp_path):
@@ -159,3 +159,7 @@ def test_cells_that_a_spreadsheet_would_compute_are_marked_as_text(text):
 def test_numbers_and_names_stand_in_tables_as_they_are(text):
     assert not is_formula(text)
     assert csv_text([["a", text]]) == f"a,{text}\n"
+
+
+def test_tables_between_tabs_keep_rows_and_columns_whatever_the_cells_hold():
+    assert tsv_text([["a\tb", "c\r\nd"], ["=1+1", "-3.5"]]) == "a b\tc d\n'=1+1\t-3.5\n"
