@@ -105,7 +105,23 @@ class Segmenter:
             return pad_slots(subject, max(len(scans), len(self.preparation.scans)), NULL_CLASS)
         return subject
 
-    def __call__(self, subject: Subject, *, probabilities: bool = False, order: int = 0, fill: float = 0.0) -> Answer:
+    def classify(self, subject: Subject) -> np.ndarray:
+        """Scores (scan, modality) float32 of a subject's scans, as in `Answer`, without segmenting anything.
+
+        Raises:
+            InputError: the subject has no scan; a modality that must be named is unknown.
+        """
+        return self._scores(resized(subject, self.preparation.window) if self.preparation.resizes else subject)
+
+    def __call__(
+        self,
+        subject: Subject,
+        *,
+        probabilities: bool = False,
+        order: int = 0,
+        fill: float = 0.0,
+        scores: np.ndarray | None = None,
+    ) -> Answer:
         """Scores and segmentation of a subject; any order of its scans gives the same image.
 
         Args:
@@ -113,13 +129,14 @@ class Segmenter:
             order: of the splines on the way back to the grid of the files. Above 0, labels are the best of the
                 interpolated probabilities, since interpolated labels mean nothing.
             fill: value of voxels that no window covers, which is none unless the record's border leaves some.
+            scores: what `classify` said of the subject, where it has been asked before.
 
         Raises:
             InputError: the subject has no scan, or none that is of a modality the network knows; a modality that must
                 be named is unknown; the model answers with NaN or infinity.
         """
         seen = resized(subject, self.preparation.window) if self.preparation.resizes else subject
-        scores = self._scores(seen)
+        scores = self._scores(seen) if scores is None else scores
         if self.preparation.variant == "classifier":
             return Answer(scores, None)
         subject, seen = (self._without_strangers(each, scores) for each in (subject, seen))
@@ -127,9 +144,19 @@ class Segmenter:
         image = self._image(subject, seen, scores, probabilities=probabilities or marks, order=order, fill=fill)
         if marks:
             image = _marked(image, self.preparation.threshold)
-        if not probabilities and self.preparation.smallest_lesion_ml > 0:
-            image = _without_small_ones(image, self.preparation.smallest_lesion_ml)
-        return Answer(scores, image)
+        return Answer(scores, image if probabilities else self._finished(image))
+
+    def mask_of(self, probabilities: Image) -> Image:
+        """Labels (x, y, z, 1) int32 of probabilities (x, y, z, class), as the record says they are marked."""
+        threshold, classes = self.preparation.threshold, probabilities.data.shape[-1]
+        if threshold is None and classes > 1:
+            labels = np.argmax(probabilities.data, axis=-1)[..., np.newaxis].astype(np.int32)
+            return self._finished(replace(probabilities, data=labels))
+        return self._finished(_marked(probabilities, 0.5 if threshold is None else threshold))
+
+    def _finished(self, image: Image) -> Image:
+        least_ml = self.preparation.smallest_lesion_ml
+        return _without_small_ones(image, least_ml) if least_ml > 0 else image
 
     def _in_own_order(self, scans: Mapping[str, Image]) -> list[int]:
         """Places of the scans, those that training had in its order, then the others by their content."""

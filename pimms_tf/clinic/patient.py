@@ -1,0 +1,322 @@
+"""segment_patient: from a patient's nameless scans to a mask, and all that is to be said about how it came about.
+
+    result = segment_patient(["scan_a.nii.gz", "dicom_folder"])
+    result.mask, result.volume_ml, [(scan.name, scan.taken_for) for scan in result.scans]
+
+    take in → classify → choose the reference → register → resample → prepare → judge → segment
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pimms_tf.clinic.intake import Scan, SetAside, take_in
+from pimms_tf.clinic.judging import chosen_reference, foreign, isotropic, warnings_about
+from pimms_tf.clinic.registration import Registration, moved, register
+from pimms_tf.data.brain import brain_mask
+from pimms_tf.data.grids import Grid
+from pimms_tf.data.images import Image, resample_onto
+from pimms_tf.data.subjects import Subject, restore
+from pimms_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from pimms_tf.clinic.dicom import Series
+    from pimms_tf.inference import Segmenter
+
+log = logging.getLogger(__name__)
+
+# Probabilities at which the largest and the smallest volume that may be true are measured; docs/segment.md says how
+# often the true one lay between them.
+RANGE = (0.25, 0.75)
+_MOST_SLICES = 9  # on which contributions are measured
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What became of one scan.
+
+    `scores` are probabilities in the order of `PatientResult.modalities`, and `taken_for` the name of the best.
+    `reason` says why a scan is not used and continues a sentence that begins with its name, "" for one that is used.
+    `warnings` say in which ways it is unlike what the network learnt from. `registration` is None for the reference
+    itself and where none was tried. `contribution` is the part of the mask, 0 to 1, that is no longer marked without
+    this scan, as measured on at most 9 slices through it; NaN where the mask is empty, or there is no other scan.
+    `image` is the scan on the grid of the mask, with one channel; None unless it is used.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    grid: Grid  # its own
+    taken_for: str
+    scores: tuple[float, ...]
+    used: bool
+    reason: str = ""
+    notes: tuple[str, ...] = ()  # what was done to read it
+    warnings: tuple[str, ...] = ()
+    is_reference: bool = False
+    registration: Registration | None = None
+    contribution: float = _NAN
+    image: Image | None = None
+    series: "Series | None" = None  # of scans that came as DICOM
+
+
+@dataclass(frozen=True, eq=False)
+class PatientResult:
+    """What is known of a patient: a mask, how much of the brain it marks, and the scans behind it.
+
+    `scans` are all that were looked at, in the order of their content, used or not; `set_aside` is what could not be
+    one. `mask` (x, y, z, 1) int32 holds classes, 0 background; `probability` (x, y, z, 1) float32, 0 to 1, is that of
+    not being background; `brain` (x, y, z) bool is empty where none was found. All lie on the grid of the scan that
+    `reference` names, or on one of equal voxels over it if a `space_mm` was asked for. `volume_ml` is that of the mask,
+    and `volume_range_ml` what it is where all voxels count that have a probability of 0.75, or of 0.25. `flags` are
+    whole sentences about what a reader should look at.
+    """
+
+    patient: str
+    scans: tuple[ScanResult, ...]
+    set_aside: tuple[SetAside, ...]
+    modalities: tuple[str, ...]
+    class_names: tuple[str, ...]
+    mask: Image
+    probability: Image
+    brain: np.ndarray
+    reference: str
+    reference_reason: str
+    space_mm: float | None
+    volume_ml: float
+    volume_range_ml: tuple[float, float]
+    flags: tuple[str, ...]
+    seconds: float
+
+    @property
+    def used(self) -> tuple[ScanResult, ...]:
+        """The scans that the mask was made from."""
+        return tuple(scan for scan in self.scans if scan.used)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of mask and probability."""
+        return self.mask.grid
+
+
+def segment_patient(
+    paths: Sequence[Path | str] | Path | str,
+    segmenter: "Segmenter | None" = None,
+    *,
+    patient: str = "",
+    reference: Path | str | None = None,
+    space_mm: float | None = None,
+    register: bool = True,
+    contributions: bool = True,
+) -> PatientResult:
+    """Returns what the scans in files and folders say of one patient, in any order and under any names.
+
+    Args:
+        segmenter: by default that of the bundled weights; it must have a classifier of modalities.
+        patient: a name for messages and reports.
+        reference: the file, or the name of a scan, whose grid the mask lies on; by default it is chosen.
+        space_mm: edge of the mask's voxels instead; the field of view stays that of the reference.
+        register: scans are registered to the reference; without it their headers alone say where they lie.
+        contributions: what the mask loses without each scan is measured, which takes a part of the time again.
+
+    Raises:
+        InputError: nothing can be segmented: no scan is there, or none is of a modality that the network knows; the
+            reference is none of the scans; the network needs names; see `take_in`.
+    """
+    began = time.perf_counter()
+    segmenter = segmenter or _bundled()
+    _check_network(segmenter)
+    intake = take_in([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
+    seen = _classified(segmenter, intake.scans)
+    candidates = [one for one in seen if not one.reason]
+    if not candidates:
+        raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in seen))
+    place, why = _reference(candidates, segmenter.preparation.modalities, reference)
+    fixed = candidates[place]
+    grid = fixed.scan.image.grid if space_mm is None else isotropic(fixed.scan.image, space_mm)
+    if register and len(candidates) > 1:
+        _register(candidates, fixed)
+    images = [_onto(one, fixed, grid) for one in candidates]
+    subject = segmenter.prepare(images, patient)
+    scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these
+    names = [one.scan.name for one in candidates]
+    out = foreign(subject.scans, scores[: len(images)], names, segmenter.preparation)
+    if out:
+        for number, reason in out.items():
+            candidates[number].reason, candidates[number].scores = reason, scores[number]
+        stay = [number for number in range(len(candidates)) if number not in out]
+        if not stay:
+            raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in candidates))
+        candidates, images = [candidates[number] for number in stay], [images[number] for number in stay]
+        # Prepared anew, since foreign scans had a say in where the brain is.
+        subject = segmenter.prepare(images, patient)
+        scores = segmenter.classify(subject)
+    for one, image, row in zip(candidates, images, scores[: len(images)], strict=True):
+        one.image, one.scores = image, row
+    prepared = segmenter(_on_its_own_grid(subject), probabilities=True, scores=scores).image
+    if contributions and len(candidates) > 1 and segmenter.takes_slices:
+        _measure_contributions(segmenter, subject, scores, _soft(prepared), candidates)
+    probabilities = restore(subject, prepared.data, order=1)
+    mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
+    marked = mask.data[..., 0] > 0
+    brain = brain_mask(np.stack([image.data[..., 0] for image in images], axis=-1), grid.affine)
+    return PatientResult(
+        patient=patient,
+        scans=tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen),
+        set_aside=intake.set_aside,
+        modalities=segmenter.preparation.modalities,
+        class_names=segmenter.preparation.class_names,
+        mask=_fresh(mask.data.astype(np.int32), mask),
+        probability=_fresh(soft[..., np.newaxis], mask),
+        brain=brain,
+        reference=fixed.scan.name,
+        reference_reason=why,
+        space_mm=space_mm,
+        volume_ml=_volume_ml(marked, mask.affine),
+        volume_range_ml=tuple(_volume_ml(soft >= least, mask.affine) for least in reversed(RANGE)),
+        flags=(),
+        seconds=time.perf_counter() - began,
+    )
+
+
+@dataclass(eq=False)
+class _Seen:
+    """A scan on its way to a `ScanResult`."""
+
+    scan: Scan
+    scores: np.ndarray
+    reason: str = ""
+    registration: Registration | None = None
+    image: Image | None = None
+    contribution: float = _NAN
+
+    @property
+    def placed(self) -> Image:
+        """The scan where it lies after registration."""
+        found = self.registration
+        return self.scan.image if found is None or not found.kept else moved(self.scan.image, found)
+
+
+def _bundled() -> "Segmenter":
+    from pimms_tf.weights import bundled
+
+    return bundled()
+
+
+def _check_network(segmenter: "Segmenter") -> None:
+    preparation = segmenter.preparation
+    if preparation.variant in ("hemis", "classifier") or preparation.standardises:
+        why = {
+            "hemis": "a HeMIS network must be told which scan is which",
+            "classifier": "the network only tells modalities and segments nothing",
+        }.get(preparation.variant, "the network standardises the histogram of each scan by its name")
+        raise InputError(f"{why}; take the bundled weights, or a PIMMS network of variant soft, hard or online")
+
+
+def _classified(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[_Seen]:
+    """Each scan with the scores it has by itself, on its own grid."""
+    seen, count = [], len(segmenter.preparation.modalities)
+    for scan in scans:
+        try:
+            scores, reason = segmenter.classify(segmenter.prepare([scan.image]))[0], ""
+            if scores.max() < segmenter.preparation.least_score:
+                known = ", ".join(segmenter.preparation.modalities)
+                reason = f"is none of {known}: the best score is {scores.max():.2f}"
+        except InputError as error:
+            scores, reason = np.zeros(count, np.float32), f"cannot be prepared: {error}"
+        seen.append(_Seen(scan, scores, reason))
+    return seen
+
+
+def _reference(seen: Sequence[_Seen], modalities: Sequence[str], wanted: Path | str | None) -> tuple[int, str]:
+    if wanted is None:
+        grids, scores = [one.scan.image.grid for one in seen], np.stack([one.scores for one in seen])
+        return chosen_reference(grids, scores, modalities)
+    for place, one in enumerate(seen):
+        if str(wanted) == one.scan.name or Path(wanted).resolve() in [path.resolve() for path in one.scan.files]:
+            return place, "it was asked for"
+    names = ", ".join(one.scan.name for one in seen)
+    raise InputError(f"reference {wanted} is none of the scans that can be used; give one of {names}")
+
+
+def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
+    brain = brain_mask(fixed.scan.image.data, fixed.scan.image.affine)
+    for one in seen:
+        if one is not fixed:
+            one.registration = register(one.scan.image, fixed.scan.image, brain if brain.any() else None)
+
+
+def _onto(one: _Seen, fixed: _Seen, grid: Grid) -> Image:
+    """The scan, after registration, on the grid of the mask."""
+    return resample_onto(one.placed, grid, 3, keep_zeros=True)
+
+
+def _on_its_own_grid(subject: Subject) -> Subject:
+    """The subject as if its files had lain on the prepared grid, so that answers stay there."""
+    grid = Grid(subject.scans.shape[:3], subject.affine)
+    return replace(subject, original=grid, padding=((0, 0), (0, 0), (0, 0)))
+
+
+def _soft(probabilities: Image) -> np.ndarray:
+    """The probability (x, y, z) float32 of not being background."""
+    data = probabilities.data
+    return (data[..., 0] if data.shape[-1] == 1 else 1 - data[..., 0]).astype(np.float32)
+
+
+def _measure_contributions(
+    segmenter: "Segmenter", subject: Subject, scores: np.ndarray, soft: np.ndarray, seen: Sequence[_Seen]
+) -> None:
+    """Writes down for each scan which part of the mask is no longer marked without it.
+
+    `soft` (x, y, z) is what all scans give. Only a few of the slices with lesions go to the network again, spread
+    evenly; it sees slices one by one, so the others change nothing.
+    """
+    marked = soft >= (segmenter.preparation.threshold or 0.5)
+    shown = np.flatnonzero(marked.any(axis=(0, 1)))
+    if not len(shown):
+        return
+    shown = shown[np.unique(np.linspace(0, len(shown) - 1, _MOST_SLICES).round().astype(int))]
+    scans = np.ascontiguousarray(subject.scans[:, :, shown])
+    few = _on_its_own_grid(replace(subject, scans=scans))
+    for number, one in enumerate(seen):
+        valid = subject.valid & (np.arange(len(subject.valid)) != number)
+        without = replace(few, scans=scans * valid, valid=valid)
+        left = _soft(segmenter(without, probabilities=True, scores=scores * valid[:, np.newaxis]).image)
+        there = marked[:, :, shown]
+        lost = there & (left < (segmenter.preparation.threshold or 0.5))
+        one.contribution = float(np.count_nonzero(lost) / np.count_nonzero(there))
+
+
+def _result(one: _Seen, modalities: Sequence[str], is_reference: bool, brain: np.ndarray, grid: Grid) -> ScanResult:
+    classified = one.scores.any()
+    moving = np.eye(4) if one.registration is None else np.linalg.inv(one.registration.transform)
+    return ScanResult(
+        name=one.scan.name,
+        files=one.scan.files,
+        grid=one.scan.image.grid,
+        taken_for=modalities[int(one.scores.argmax())] if classified else "",
+        scores=tuple(float(score) for score in one.scores) if classified else (),
+        used=not one.reason,
+        reason=one.reason,
+        notes=one.scan.notes,
+        warnings=() if one.reason else warnings_about(one.scan.image.grid, one.scores, brain, moving @ grid.affine),
+        is_reference=is_reference,
+        registration=one.registration,
+        contribution=one.contribution,
+        image=one.image,
+        series=one.scan.series,
+    )
+
+
+def _fresh(data: np.ndarray, image: Image) -> Image:
+    """Voxels with a header of their own, which says where they lie and nothing else."""
+    return Image(data, image.affine, Grid(image.shape, image.affine))
+
+
+def _volume_ml(marked: np.ndarray, affine: np.ndarray) -> float:
+    return float(np.count_nonzero(marked) * abs(np.linalg.det(affine[:3, :3])) / 1000)
