@@ -4,21 +4,25 @@ Arrays in, rows out. Places are in mm to the right, front and top (RAS), as the 
 how the voxels are stored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import ndimage
 
+from pimms_tf.clinic.ventricles import find_ventricles
 from pimms_tf.files import tsv_text, write_text
+
+if TYPE_CHECKING:
+    from pimms_tf.clinic.patient import PatientResult
 
 Site = Literal["periventricular", "deep"]
 
 # Lesions this near the ventricles count as continuous with them. Source: the juxtaventricular band of Kim, MacFall and
 # Payne, Biol Psychiatry 2008;64:273.
 PERIVENTRICULAR_MM = 3.0
-CERTAIN, POSSIBLE = 0.9, 0.1  # probabilities that bound the 80 % interval of the volume
 COLUMNS = (
     "lesion",
     "x_mm",
@@ -53,27 +57,6 @@ class Lesion:
     ventricle_mm: float | None = None
 
 
-@dataclass(frozen=True)
-class Lesions:
-    """All lesions of a mask, their volume together, and between which volumes the true one is likely to lie.
-
-    `low_ml` counts the voxels of the mask of which the network is 90 % certain, `high_ml` all voxels to which it gives
-    10 % or more, and the mask. If its probabilities are right, and it errs alike in all voxels at once, which is the
-    least favourable case, the true volume lies between the two in 80 of 100 patients. Lesions that the network does not
-    see at all are in neither.
-    """
-
-    rows: tuple[Lesion, ...]
-    total_ml: float
-    low_ml: float
-    high_ml: float
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.rows)
-
-
 def number_lesions(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Returns the number of its lesion for each voxel of a mask (x, y, z), 0 outside, int32.
 
@@ -93,12 +76,11 @@ def number_lesions(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 def measure_lesions(
     mask: np.ndarray, probability: np.ndarray, affine: np.ndarray, ventricles: np.ndarray | None = None
-) -> Lesions:
+) -> tuple[Lesion, ...]:
     """Returns the lesions of a mask (x, y, z), with what the network's probabilities (x, y, z) say of each.
 
     `affine` (4, 4) maps voxels to mm, RAS. `ventricles` (x, y, z) bool, if they are known, tell periventricular lesions
-    (within 3 mm, see `PERIVENTRICULAR_MM`) from deep ones. An empty mask has no lesions and 0 ml; `high_ml` may then
-    still be above 0.
+    (within 3 mm, see `PERIVENTRICULAR_MM`) from deep ones. An empty mask has none.
 
     Raises:
         ValueError: the arrays are of different shapes.
@@ -108,18 +90,16 @@ def measure_lesions(
         if other is not None and other.shape != mask.shape:
             raise ValueError(f"mask {mask.shape} and {name} {other.shape} have different shapes")
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    low = np.count_nonzero(mask & (probability >= CERTAIN)) * voxel_ml
-    high = np.count_nonzero(mask | (probability >= POSSIBLE)) * voxel_ml
     numbers = number_lesions(mask, affine)
     count = int(numbers.max(initial=0))
     if count == 0:
-        return Lesions((), 0.0, low, high)
+        return ()
     index = np.arange(1, count + 1)
     sizes = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
     centres = _centres_mm(numbers, count, affine)
     means, peaks = (call(probability, numbers, index) for call in (ndimage.mean, ndimage.maximum))
     distances = _distances_mm(numbers, index, affine, ventricles)
-    rows = tuple(
+    return tuple(
         Lesion(
             number=int(number),
             centre_mm=tuple(float(value) for value in centre),
@@ -132,16 +112,25 @@ def measure_lesions(
         )
         for number, centre, size, mean, peak, away in zip(index, centres, sizes, means, peaks, distances, strict=True)
     )
-    return Lesions(rows, int(sizes.sum()) * voxel_ml, low, high)
 
 
-def write_lesions(lesions: Lesions, path: Path) -> Path:
+def lesions_of(result: "PatientResult") -> tuple[Lesion, ...]:
+    """Returns the lesions of a patient's mask; which are periventricular where the scans show the ventricles."""
+    mask, probability, affine = result.mask.data[..., 0], result.probability.data[..., 0], result.mask.affine
+    if not mask.any():
+        return ()
+    scans = [scan for scan in result.used if scan.image is not None]
+    volumes, contrasts = [scan.image.data[..., 0] for scan in scans], [scan.taken_for for scan in scans]
+    return measure_lesions(mask, probability, affine, find_ventricles(volumes, contrasts, result.brain, affine))
+
+
+def write_lesions(lesions: Sequence[Lesion], path: Path) -> Path:
     """Returns `path` after `lesions.tsv` has been written there: a row for each lesion, `n/a` for what is not known.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    return write_text(path, tsv_text([COLUMNS, *(lesion_cells(lesion) for lesion in lesions.rows)]))
+    return write_text(path, tsv_text([COLUMNS, *(lesion_cells(lesion) for lesion in lesions)]))
 
 
 def lesion_cells(lesion: Lesion) -> tuple[str, ...]:
