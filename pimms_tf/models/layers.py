@@ -294,6 +294,15 @@ class Convolution(keras.layers.Layer):
         return self.conv.compute_output_shape((batch, *space, num_in))
 
 
+def layers_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns a layer and all layers inside it, at whatever depth.
+
+    Keras lists the layers of a model, but not those of a layer, under a public name; this is the one place that asks
+    for them by the other.
+    """
+    return list(layer._flatten_layers())
+
+
 def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:
     """Returns the variables under weight decay: kernels, γ, β and PReLU slopes of every `regularised` Convolution.
 
@@ -301,7 +310,7 @@ def regularised_variables(model: keras.layers.Layer) -> list[keras.Variable]:
     specification, after NiftyNet's `ConvolutionalLayer`, which hands its regulariser to these four and to nothing else.
     """
     found = []
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, Convolution) and layer.regularised:
             found.append(layer.conv.kernel)
             if layer.norm is not None:

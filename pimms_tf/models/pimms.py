@@ -13,7 +13,7 @@ from keras import KerasTensor, ops
 from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
 from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
-from pimms_tf.models.layers import Average, Init, Norm, gather_over_replicas
+from pimms_tf.models.layers import Average, Init, Norm, gather_over_replicas, layers_of
 from pimms_tf.models.order import by_content, rows_at
 from pimms_tf.presets import VARIANTS, preset_choices
 
@@ -144,7 +144,7 @@ class PIMMS(keras.Model):
             self.abstraction = Abstraction(abstraction_missing, abstraction_ddof, name="abstraction")
             self.frontend = Frontend(num_classes, frontend, spatial_rank, name="frontend", **options)
         if self.classifier is not None and regularise == "none":
-            for layer in self.classifier._flatten_layers():
+            for layer in layers_of(self.classifier):
                 if hasattr(layer, "regularised"):
                     layer.regularised = False
 

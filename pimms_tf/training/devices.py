@@ -22,7 +22,7 @@ import tensorflow as tf
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Backend
 from pimms_tf.models.classifier import Bottleneck
-from pimms_tf.models.layers import Convolution
+from pimms_tf.models.layers import Convolution, layers_of
 from pimms_tf.training.cluster import Cluster, cluster_of
 
 Word = Literal["auto", "one_device", "mirrored", "multi_worker"]
@@ -333,9 +333,9 @@ def set_precision(model: PIMMS, precision: Precision) -> None:
         return
     if precision == "mixed_float16" and not tf.config.list_logical_devices("GPU"):
         log.warning("mixed_float16 is for GPUs; a processor takes far longer with it than with float32")
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, (Backend, Bottleneck, Convolution)):
-            for part in layer._flatten_layers():
+            for part in layers_of(layer):
                 part.dtype_policy = keras.dtype_policies.get(precision)
     if model.attention is not None:
         last = model.frontend.conv_2
