@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pimms_tf.data.grids import print_numbers
-from pimms_tf.data.intensity import LabelMapping, map_labels
+from pimms_tf.data.intensity import LabelMapping, map_labels, unlisted_labels
 from pimms_tf.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -89,3 +89,17 @@ def whole_numbers(values: np.ndarray, source: str) -> np.ndarray:
         InputError: there are such values.
     """
     return LabelRules().classes(values, source)
+
+
+def modality_classes(values: np.ndarray, mapping: LabelMapping, source: str) -> np.ndarray:
+    """Returns the classes (scan,) int that a mapping gives to the modality labels (scan,) of a file.
+
+    Raises:
+        InputError: a label is not in the mapping; `source` says where it stands.
+    """
+    if unlisted := unlisted_labels(values, mapping):
+        raise InputError(
+            f"{source} has the modality labels {print_numbers(unlisted)}, but known are "
+            f"{print_numbers(mapping.source)}; correct the file or the number of modality classes"
+        )
+    return map_labels(values, mapping)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from pimms_tf.data.brain import brain_masks
-from pimms_tf.data.grids import Grid, print_numbers
+from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import (
     FarPlane,
     Image,
@@ -31,16 +31,14 @@ from pimms_tf.data.intensity import (
     foreground_masks,
     is_centred,
     landmarks,
-    map_labels,
     pad,
     standardise,
     to_pairs,
-    unlisted_labels,
     unpad,
     whiten,
     with_zero_background,
 )
-from pimms_tf.data.labels import LabelRules, whole_numbers
+from pimms_tf.data.labels import LabelRules, modality_classes, whole_numbers
 from pimms_tf.data.patient import Patient, Place
 from pimms_tf.errors import InputError
 from pimms_tf.wording import counted
@@ -374,14 +372,7 @@ class SubjectLoader:
             source = patient.section(self.modality_image)
             classes = whole_numbers(self._read(self.modality_image, patient).data.ravel(), source)
             if self.modality_mapping is not None:
-                unlisted = unlisted_labels(classes, self.modality_mapping)
-                if unlisted:
-                    raise InputError(
-                        f"{source} has the modality labels {print_numbers(unlisted)}, but known are"
-                        f" {print_numbers(self.modality_mapping.source)}; correct the file or the number of modality"
-                        " classes"
-                    )
-                classes = map_labels(classes, self.modality_mapping)
+                classes = modality_classes(classes, self.modality_mapping, source)
         elif self.modality_image is not None:
             source, classes = "", np.full(len(valid), UNKNOWN)
         elif isinstance(self.modality, Mapping):
