@@ -3,8 +3,8 @@
 python benchmarks/weights/classifier.py OUT --pool POOL/sim:0.6 --pool POOL/real:0.4 --other POOL/other
 
 A folder given as --other holds contrasts that are none of the three (proton density and the like), one subject a file
-with all its scans in the slots; on these the classifier is taught to give equal scores, so that a low best score says
-"none of these".
+with all its scans in the slots; on these, and on contrasts that no scanner has, mixed from the scans of a subject, the
+classifier is taught to give equal scores, so that a low best score says "none of these".
 """
 
 import argparse
@@ -52,19 +52,38 @@ def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
     return np.where(brain, np.clip(plane, -CLIP, CLIP), 0).astype(np.float32)
 
 
+MOST_ALIKE = 0.7  # correlation in the brain of a mixture with each scan that it was mixed from
+
+
+def mixture(slices, rng: np.random.Generator):
+    """A subject that has all three, with another contrast in slot 0; None if that came too near one of the three."""
+    z = slice(len(slices.scans) // 5, -(len(slices.scans) // 8) or None)
+    scans, brain = slices.scans[z].astype(np.float32), slices.brain[z]
+    mixed = scans @ rng.normal(0, 1, scans.shape[-1]).astype(np.float32)
+    if rng.random() < 0.4:  # tissues of medium brightness become the darkest or brightest
+        mixed = np.abs(mixed - np.float32(rng.normal(0, 1))) * rng.choice([-1, 1])
+    inside = brain > 0
+    values = mixed[inside]
+    if any(np.corrcoef(values, scans[..., m][inside])[0, 1] > MOST_ALIKE for m in range(scans.shape[-1])):
+        return None
+    scans = ((mixed - values.mean()) / max(values.std(), 1e-3))[..., None]
+    return slices._replace(scans=np.clip(scans, -CLIP, CLIP).astype(np.float16), brain=brain)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pool", action="append", required=True)
     parser.add_argument("--other", type=Path)
-    parser.add_argument("--other-share", type=float, default=0.15)
+    parser.add_argument("--other-share", type=float, default=0.3, help="of scans that are none of the three")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--start", type=Path)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(0)
     subjects, weights = [], []
     for text in arguments.pool:
@@ -80,15 +99,29 @@ def main() -> None:
     weights = np.array(weights) / sum(weights)
     rng = np.random.default_rng(0)
 
-    def example():
-        if others and rng.random() < arguments.other_share:
+    mixtures: list = []
+
+    def stranger():
+        """A subject and the slot of a scan that is none of the three."""
+        if others and (rng.random() < 0.6 or not mixtures):
             slices = others[rng.integers(len(others))]
-            return drawn_plane(slices, rng.choice(np.flatnonzero(slices.valid)), rng), np.full(3, 1 / 3, np.float32)
+            return slices, rng.choice(np.flatnonzero(slices.valid))
+        return mixtures[rng.integers(len(mixtures))], 0
+
+    def example():
+        if (others or mixtures) and rng.random() < arguments.other_share:
+            return drawn_plane(*stranger(), rng), np.full(3, 1 / 3, np.float32)
         modality = rng.integers(3)
         while True:
             slices = subjects[rng.choice(len(subjects), p=weights)]
             if slices.valid[modality]:
                 return drawn_plane(slices, modality, rng), np.eye(3, dtype=np.float32)[modality]
+
+    for place in rng.permutation(len(subjects)) if arguments.other_share > 0 else ():
+        draws = 3 if subjects[place].valid.all() else 0
+        mixtures += [mixed for _ in range(draws) if (mixed := mixture(subjects[place], rng)) is not None]
+        if len(mixtures) >= 150:
+            break
 
     model = build_classifier(3, classifier_features=FEATURES, classifier_blocks=BLOCKS)
     if arguments.start:

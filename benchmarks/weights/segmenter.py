@@ -23,7 +23,7 @@ from pimms_tf.models import build_model
 from pimms_tf.training import make_loss
 
 HELD_OUT = ("ms3_106639", "simvent_105465")
-DECAY = 0.997
+DECAY = 0.999
 
 
 def saved(path: Path, arrays) -> None:
@@ -69,10 +69,15 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=0.5)
     parser.add_argument("--start", type=Path, help="weights to begin with")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="compute in bfloat16, in two thirds of the time")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if arguments.half:
+        keras.config.set_dtype_policy("mixed_bfloat16")
     keras.utils.set_random_seed(arguments.seed)
 
     groups = {}
@@ -100,11 +105,13 @@ def main() -> None:
     @tf.function(reduce_retracing=True)
     def step(scans, valid, label):
         with tf.GradientTape() as tape:
-            logits = model.segment(scans, model.label_scores(scans), valid, training=True)
+            logits = tf.cast(model.segment(scans, model.label_scores(scans), valid, training=True), tf.float32)
             # One Dice of many windows: that of a single one with three lesion voxels is a coin toss. Windows without
-            # FLAIR have one of their own, or they would not count beside those in which lesions are easily seen.
+            # FLAIR, and those of T1 alone, have their own, or they would not count beside those in which lesions are
+            # easily seen.
+            flair, t2 = valid[:, 2], valid[:, 1]
             flat, classes, value = tf.reshape(logits, (1, -1, WINDOW, 2)), tf.reshape(label, (1, -1, WINDOW)), 0.0
-            for group in (valid[:, -1], tf.logical_not(valid[:, -1])):
+            for group in (flair, ~flair & t2, ~flair & ~t2):
                 weight = tf.repeat(tf.cast(group, tf.float32), WINDOW * WINDOW)
                 share = tf.reduce_mean(tf.cast(group, tf.float32))
                 value += share * loss(flat, classes, tf.reshape(weight, (1, -1, WINDOW)))
@@ -122,8 +129,8 @@ def main() -> None:
         decay = min(DECAY, (1 + number) / (10 + number))
         for v in model.variables:
             averages[v.path] = decay * averages[v.path] + (1 - decay) * v.numpy()
-        if (number + 1) % 20 == 0:
-            value, dice = np.mean(recent[-20:], axis=0)
+        if (number + 1) % 100 == 0:
+            value, dice = np.mean(recent[-100:], axis=0)
             seconds = (time.time() - begun) / len(recent)
             print(
                 json.dumps(

@@ -34,7 +34,8 @@ def made(head, masks, rng: np.random.Generator, held: bool, healthy: bool):
     for number in rng.permutation(len(found.contrasts)):
         contrast, volume = found.contrasts[number], found.scans[::-1, ::-1, :, number]
         if contrast not in AS_MODALITY:
-            others[MODALITIES[len(others)]] = volume
+            if found.protocols[number].b_s_mm2 or contrast != "DWI":  # without diffusion weighting it is a T2 scan
+                others[MODALITIES[len(others)]] = volume
             continue
         name = AS_MODALITY[contrast]
         # Half of those who have two scans of a modality have them averaged, as the network does with two.

@@ -96,6 +96,11 @@ def write_simulation(
         raise InputError(f"{num_subjects} subjects: give 1 or more")
     if num_threads < 1:
         raise InputError(f"--num_threads: {num_threads} is less than 1")
+    if (folder / DATA).is_dir() and not any((folder / name).exists() for name in CONFIGS):
+        raise InputError(
+            f"{folder} holds {DATA}/ and no configuration, as after a simulation that was stopped; give another "
+            "folder, or empty this one"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; give another one")
     simulator = Simulator(tuple(hospitals), seed=seed, load_ml=load_ml)

@@ -41,14 +41,18 @@ def brain_masks(scans: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def brain_mask(scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """The brain, bool (x, y, z), of scans (x, y, z, scan) of one head; `affine` (4, 4) says how they lie, in mm.
 
-    Each scan is looked at by itself, and what the network says of them is averaged; scans that are zero do not count.
+    Each scan is looked at by itself, and what the network says of them is averaged; scans that are zero do not count,
+    and a scan that is there twice counts once.
     One body, without holes in any axial slice. Empty where the network finds no brain, or all scans are zero. Scans in
     which little is left but a brain were stripped before, by programs that saw its edge at full resolution; there
     that edge is kept.
 
     Source: the idea of learning from random contrast is that of Hoopes et al., SynthStrip, NeuroImage 2022;260:119474.
     """
-    present = [scans[..., slot] for slot in range(scans.shape[-1]) if scans[..., slot].any()]
+    present: list[np.ndarray] = []
+    for scan in np.moveaxis(scans, -1, 0):
+        if scan.any() and not any(np.array_equal(scan, other) for other in present):
+            present.append(scan)
     if not present:
         return np.zeros(scans.shape[:3], bool)
     turn = orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(("L", "P", "S")))

@@ -50,6 +50,9 @@ def test_nothing_is_written_over_anything_or_for_wrong_options(tmp_path):
     hospitals = (Hospital("mine", (T1, FLAIR)),)
     with pytest.raises(InputError, match="not an empty folder"):
         write_simulation(tmp_path, 1, hospitals)
+    (tmp_path / "stopped" / "data").mkdir(parents=True)
+    with pytest.raises(InputError, match="as after a simulation that was stopped"):
+        write_simulation(tmp_path / "stopped", 1, hospitals)
     with pytest.raises(InputError, match="0 subjects: give 1 or more"):
         write_simulation(tmp_path / "new", 0, hospitals)
     with pytest.raises(InputError, match="nowhere is no folder"):

@@ -46,6 +46,14 @@ def test_the_orientation_of_the_file_does_not_matter(stripped, axcodes):
     np.testing.assert_array_equal(brain_mask(turned, there), expected)
 
 
+def test_a_scan_given_twice_has_one_say(stripped):
+    scan, _, affine = stripped
+    other = np.flip(scan, axis=1) ** 2
+    once, twice = (np.concatenate(scans, axis=-1) for scans in ((scan, other), (other, scan, other)))
+    assert (brain_mask(other, affine) != brain_mask(scan, affine)).any()
+    np.testing.assert_array_equal(brain_mask(twice, affine), brain_mask(once, affine))
+
+
 def test_scans_of_zeros_have_no_brain():
     assert not brain_mask(np.zeros((8, 8, 8, 2)), np.eye(4)).any()
 
