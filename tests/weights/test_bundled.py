@@ -11,6 +11,7 @@ from pimms_tf.data.images import Image
 from pimms_tf.errors import InputError
 from pimms_tf.simulation.phantom import draw_phantom
 from pimms_tf.study.bundled import with_bundled
+from pimms_tf.training.checkpoints import load_arrays
 from pimms_tf.weights import bundled, bundled_arrays, bundled_preparation, files
 
 FOLDER = resources.files("pimms_tf.weights")
@@ -91,6 +92,21 @@ def test_an_ini_with_bundled_weights_has_their_network_and_preparation(tmp_path)
     assert config.pimms.blank_outside
     assert tuple(config.inputs["a"].pixdim) == record.pixdim_mm
     assert config.pimms.modalities == record.modalities
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_training_goes_on_from_the_bundled_weights_and_leaves_the_classifier_as_it_is(study):
+    study.write(TRAINING={"lr": 1e-6, "max_iter": 1}, PIMMS={"weights": "bundled"})
+    assert study("train", "x.ini") == 0
+    before = bundled_arrays()
+    after = load_arrays(study.folder / "model/models/model.ckpt-1", {path: a.shape for path, a in before.items()})
+    moved = {path for path in before if (after[path] != before[path]).any()}
+    assert not any("/classifier/" in path for path in moved)
+    learnt = [path for path in moved if path.endswith(("kernel", "gamma", "beta"))]
+    assert learnt
+    for path in learnt:
+        np.testing.assert_allclose(after[path], before[path], atol=2e-6)
 
 
 def test_without_the_key_an_ini_stays_as_it_is(tmp_path):
