@@ -1,11 +1,16 @@
-"""Windows a second: from files, from the cache of prepared scans, and what a training step asks for.
+"""Windows a second: from files, from the cache of prepared scans, augmented, and what a training step asks for.
 
     python benchmarks/windows.py
     python benchmarks/windows.py --subjects 4 --rounds 3 --no-step
+    python benchmarks/windows.py --augmented            # that part alone
 
 Makes subjects of three scans and a label, 181 x 217 x 181 voxels as compressed NIfTI, in a temporary folder, and cuts
-windows of 100 x 100 out of them: scans hidden and permuted, no augmentation, batches in tensors. All ways are taken in
-turn in every round, so that whatever else the machine does hits all of them; medians are printed, and their ratios.
+windows of 100 x 100 out of them: scans hidden and permuted, batches in tensors. All ways are taken in turn in every
+round, so that whatever else the machine does hits all of them; medians are printed, and their ratios.
+
+Augmented windows are made from the warm cache; beside them stand NiftyNet's chain of whole volumes, and TorchIO's
+transforms of the same kind and strength (if it is installed), which change whole volumes too. They are counted in
+seconds and in seconds of a processor, which do not depend on what else the machine does.
 """
 
 import argparse
@@ -27,6 +32,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from pimms_tf.data.augmentation import Augmentation, Elastic
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.data.windows import foreground_locations, uniform_locations
 from pimms_tf.pipeline import keys
@@ -76,6 +82,50 @@ def windows_a_second(batches, batch_size: int, num_windows: int) -> float:
     return count * batch_size / seconds(lambda: list(itertools.islice(iterator, count)))
 
 
+class Pace(NamedTuple):
+    """Windows a second, by the clock and by one processor's time."""
+
+    clock: float
+    processor: float
+
+
+def pace(batches, batch_size: int, num_windows: int) -> Pace:
+    """Of an endless dataset, its first queue included, which is what threads work at from the start."""
+    count = -(-num_windows // batch_size)
+    began, used = time.perf_counter(), time.process_time()
+    list(itertools.islice(iter(batches), count))
+    return Pace(*(count * batch_size / (now - then) for now, then in zip(
+        (time.perf_counter(), time.process_time()), (began, used), strict=True)))  # fmt: skip
+
+
+def torchio_pace(subject, num_visits: int, elastic: bool, windows_per_visit: int) -> Pace | None:
+    """Of TorchIO's transforms on the arrays of a prepared subject; None if it is not installed."""
+    try:
+        import torch
+        import torchio
+    except ImportError:
+        return None
+    torch.set_num_threads(1)
+    images = {
+        name: torchio.ScalarImage(tensor=torch.from_numpy(np.ascontiguousarray(subject.scans[..., slot]))[None])
+        for slot, name in enumerate(SCANS)
+    }
+    label = torchio.LabelMap(tensor=torch.from_numpy(np.ascontiguousarray(subject.label))[None])
+    whole = torchio.Subject(**images, label=label)
+    changes = [
+        torchio.RandomFlip(axes=0),
+        torchio.RandomAffine(scales=0.1, degrees=10, image_interpolation="bspline"),
+        *([torchio.RandomElasticDeformation(7, 15, 0, image_interpolation="bspline")] if elastic else []),
+        torchio.RandomBiasField(0.5, 3),
+    ]
+    change, cut = torchio.Compose(changes), torchio.UniformSampler(WINDOW)
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(num_visits):
+        list(itertools.islice(cut(change(whole)), windows_per_visit))
+    num = num_visits * windows_per_visit
+    return Pace(num / (time.perf_counter() - began), num / (time.process_time() - used))
+
+
 def step_seconds(batches, num: int) -> list[float]:
     """Of the joint model with the paper's choices, on whatever device TensorFlow takes."""
     from pimms_tf.models import build_model
@@ -97,10 +147,14 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--num-windows", type=int, default=2048, help="that are timed of the cache, each time")
     parser.add_argument("--no-step", action="store_true", help="leave out the training step")
+    parser.add_argument("--augmented", action="store_true", help="measure augmented windows alone")
+    parser.add_argument("--chained-visits", type=int, default=2, help="of whole volumes, each time")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pimms-windows-"))
     try:
-        measure(arguments, folder)
+        if not arguments.augmented:
+            measure(arguments, folder)
+        measure_augmented(arguments, folder)
     finally:
         shutil.rmtree(folder)
 
@@ -162,6 +216,59 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             f"a training step with batches of 8 takes {step:.3f} s here and asks for {8 / step:.1f} windows a second:"
         )
         print(f"  the slowest of the above gives {slowest * step / 8:.0f} times as many")
+
+
+def measure_augmented(arguments: argparse.Namespace, folder: Path) -> None:
+    from pimms_tf.pipeline.batches import training_batches
+
+    subjects = write_subjects(folder, arguments.subjects)
+    loader = SubjectLoader(foreground="threshold_plus", coefficients=True)
+    cached = CachedLoader(loader, folder / "cache of coefficients", num_subjects=len(subjects))
+    prepared = [cached.load(files.images, files.subject_id) for files in subjects]
+    geometry = {
+        "flipping_axes": (0,),
+        "scaling_percentage": (-10, 10),
+        "rotation_degrees": (-10, 10),
+        "bias_field_range": (-0.5, 0.5),
+    }
+    kinds = {
+        "flip, bias": {name: geometry[name] for name in ("flipping_axes", "bias_field_range")},
+        "flip, scaling, rotation, bias": geometry,
+        "the same and elastic, each time": geometry | {"elastic": Elastic(4, 15.0, 1.0)},
+    }
+    paces: dict[tuple[str, str, int], list[Pace]] = {}
+
+    def note(kind: str, way: str, num: int, measured: Pace | None) -> None:
+        if measured is not None:
+            paces.setdefault((kind, way, num), []).append(measured)
+
+    for _ in range(arguments.rounds):
+        for (kind, changes), num in itertools.product(kinds.items(), arguments.windows_per_visit):
+            for reading in ("composed", "chained"):
+                augment = Augmentation(**changes, reading=reading)
+                windows = arguments.num_windows // 2 if reading == "composed" else arguments.chained_visits * num
+                batches = training_batches(
+                    subjects,
+                    cached,
+                    augment,
+                    lambda s, rng, num=num: uniform_locations(s.scans.shape[:3], WINDOW, num, rng),
+                    num,
+                    0,
+                    arguments.threads,
+                    permute=True,
+                    num_batches=windows // num,
+                )
+                note(kind, reading, num, pace(batches, num, windows))
+            if kind != "flip, bias":
+                note(kind, "TorchIO", num, torchio_pace(prepared[0], 1, "elastic" in kind, num))
+    print(f"augmented windows {WINDOW} a second, {arguments.threads} threads, from the cache")
+    print(
+        f"  {'changes':32} {'a visit':>7} {'':10} {'by the clock':>12} {'by a processor':>14} {'composed : this':>15}"
+    )
+    for (kind, way, num), measured in paces.items():
+        clock, processor = (statistics.median(values) for values in zip(*measured, strict=True))
+        ours = statistics.median(each.processor for each in paces[kind, "composed", num])
+        print(f"  {kind:32} {num:7} {way:10} {clock:12.1f} {processor:14.1f} {ours / processor:15.1f}")
 
 
 if __name__ == "__main__":

@@ -63,8 +63,9 @@ _ONLINE_2018 = {
     "regularise": "all",
 }
 
-# What `[PIMMS] resampling` leaves to the preset.
+# What `[PIMMS] resampling` and `[PIMMS] augmentation` leave to the preset.
 RESAMPLING = {"paper": "mended", "niftynet2018": "niftynet"}
+AUGMENTATION = {"paper": "composed", "niftynet2018": "chained"}
 
 
 def preset_choices(variant: str, preset: str) -> dict:

@@ -13,11 +13,11 @@ from niftynet_compat import load_config
 from niftynet_compat.schema.sections import MultitaskSection, NetworkSection, PimmsSection, key_specs
 from pimms_tf.data.augmentation import curriculum_probabilities
 from pimms_tf.models import PIMMS, PRESETS, VARIANTS, build_model, preset_choices, regularised_variables
-from pimms_tf.presets import RESAMPLING
+from pimms_tf.presets import AUGMENTATION, RESAMPLING
 from pimms_tf.study.cohort import subject_loader
 from pimms_tf.study.network import _LOSS_CHOICES
+from pimms_tf.study.preparing import augmentation_of
 from pimms_tf.study.task import task_of
-from pimms_tf.study.windows import _augmentation
 from pimms_tf.training import make_loss
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "fidelity.md"
@@ -60,7 +60,10 @@ LOSS = [
     Row("regulariser_reduction", "mean", "mean", "mean"),
 ]
 # Choices of how scans are prepared that `preset` sets.
-DATA = [Row("resampling", "mended", "niftynet", "niftynet")]
+DATA = [
+    Row("resampling", "mended", "niftynet", "niftynet"),
+    Row("augmentation", "composed", "chained", "chained"),
+]
 # Keys of [PIMMS] whose default is the paper's value, or our reading of it; no preset touches them.
 PIMMS_KEYS = [
     Row("spatial_rank", 2, 2, 2),
@@ -122,7 +125,7 @@ def test_a_choice_of_the_loss_has_the_value_of_its_source(row):
 
 @pytest.mark.parametrize("row", DATA, ids=ids(DATA))
 def test_a_choice_of_the_data_has_the_value_of_its_source(row):
-    chosen = {"resampling": RESAMPLING}[row.argument]
+    chosen = {"resampling": RESAMPLING, "augmentation": AUGMENTATION}[row.argument]
     assert chosen == {"paper": row.paper, "niftynet2018": row.offline}
     assert row.offline == row.online
 
@@ -135,7 +138,20 @@ def test_the_loader_and_the_augmentation_resample_as_the_preset_or_the_key_says(
         loader = subject_loader(config, task_of(config), needs_label=True)
         far_plane = "zeroed" if expected else "interpolated"
         assert (loader.keep_zeros, loader.far_plane) == (not expected, far_plane)
-        assert _augmentation(config).far_plane == far_plane
+        assert augmentation_of(config).far_plane == far_plane
+
+
+@pytest.mark.parametrize(
+    ("setting", "reading"),
+    [({}, "composed"), ({"preset": "niftynet2018"}, "chained"), ({"augmentation": "chained"}, "chained")],
+)
+def test_changes_of_geometry_are_read_as_the_preset_or_the_key_says(setting, reading):
+    turned = {"rotation_angle": "-10, 10", "random_flipping_axes": "0"}
+    augmentation = augmentation_of(load_config(CONFIGS / "pimms_online.ini", setting | turned))
+    assert augmentation.reading == reading
+    assert augmentation.interpolates_scans is (reading == "composed")
+    flipped = load_config(CONFIGS / "pimms_online.ini", setting | {"random_flipping_axes": "0"})
+    assert not augmentation_of(flipped).interpolates_scans
 
 
 @pytest.mark.parametrize("row", [*MODEL, *LOSS, *DATA], ids=ids([*MODEL, *LOSS, *DATA]))

@@ -64,6 +64,7 @@ def differences(inspection: Inspection) -> dict[tuple[str, str], Difference]:
     rows |= _whole_slices(config, given, ours)
     rows |= _whole_scans(config, given)
     rows |= _mended_resampling(config, given)
+    rows |= _composed_augmentation(config, given)
     for key, verbs in _STACKED.items():
         if len(config.sources(key)) > 1:
             rows[config.task_name, key] = Difference("NiftyNet stacks all of them", True, verbs)
@@ -152,6 +153,19 @@ def _mended_resampling(config: Config, given: set[tuple[str, str]]) -> dict[tupl
         "background of 0; resampling = niftynet in [PIMMS] does neither"
     )
     return {(name, "pixdim"): Difference(text, True) for name in config.inputs if (name, "pixdim") in given}
+
+
+def _composed_augmentation(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:
+    """Random changes of geometry that are interpolated together, where NiftyNet does so after each."""
+    if (config.pimms.augmentation or config.pimms.preset) in ("chained", "niftynet2018"):
+        return {}
+    text = (
+        "flips, scaling, rotation and elastic deformation are composed and interpolated once, where windows are cut; "
+        "augmentation = chained in [PIMMS] interpolates the whole volume after each, as NiftyNet does"
+    )
+    rotations = ("rotation_angle", *(f"rotation_angle_{axis}" for axis in "xyz"))
+    keys = [("TRAINING", key) for key in ("scaling_percentage", *rotations, "do_elastic_deformation")]
+    return {key: Difference(text, True, ("train",)) for key in keys if key in given}
 
 
 def _whole_scans(config: Config, given: set[tuple[str, str]]) -> dict[tuple[str, str], Difference]:

@@ -39,6 +39,14 @@ class PimmsSection:
         "mended",
         "niftynet",
     )
+    augmentation: str | None = key(
+        ini.to_str,
+        None,
+        "flips, scaling, rotation and elastic deformation make one change, computed where windows are cut, or each "
+        "interpolates the whole volume as in NiftyNet, which takes a hundred times longer",
+        "composed",
+        "chained",
+    )
     weights: str = key(
         ini.to_str, "", "begin with weights that come with the package, their network and preparation", "bundled"
     )

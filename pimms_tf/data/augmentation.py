@@ -13,12 +13,14 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage, stats
 
 from pimms_tf.data.images import FarPlane, zoom_to
+from pimms_tf.data.moving import MovedVolume, Polynomial, bend_coefficients, composed
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
 
 CurriculumKind = Literal["intended", "uniform", "student_t", "none"]
 Curriculum = CurriculumKind | Callable[[int], np.ndarray]
 Range = tuple[float, float]
+Reading = Literal["composed", "chained"]
 
 
 def draw_flips(axes: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -58,8 +60,13 @@ def scale(
     """
     factors = np.asarray(factors, dtype=np.float64)
     if antialiasing and (factors < 1).all():
-        volume = ndimage.gaussian_filter(volume, np.sqrt(1 / factors**2 - 1) / (2 * np.sqrt(2 * np.log(2))))
+        volume = ndimage.gaussian_filter(volume, smoothing_before(factors))
     return zoom_to(volume[..., np.newaxis], scaled_shape(volume.shape, factors), order, far_plane)[..., 0]
+
+
+def smoothing_before(factors: np.ndarray) -> np.ndarray:
+    """The sigma (3,) in voxels of the Gaussian that smooths a volume before ``factors`` below 1 shrink it."""
+    return np.sqrt(1 / factors**2 - 1) / (2 * np.sqrt(2 * np.log(2)))
 
 
 def scaled_shape(shape: Sequence[int], factors: Sequence[float]) -> tuple[int, ...]:
@@ -164,13 +171,7 @@ def bias_field(shape: Sequence[int], polynomial: np.ndarray) -> np.ndarray:
 
     Source: niftynet/layer/rand_bias_field.py.
     """
-    powers = []
-    for length, num_powers in zip(shape, polynomial.shape, strict=True):
-        coordinate = np.arange(-length / 2, length / 2)
-        # Two voxels lie at -1 and 0, one voxel at 0: there is no positive coordinate to divide by.
-        coordinate = coordinate / coordinate.max() if length > 2 else coordinate.round()
-        powers.append(coordinate ** np.arange(num_powers)[:, np.newaxis])
-    return np.exp(np.einsum("ijk,ix,jy,kz->xyz", polynomial, *powers, optimize=True)).astype(np.float32)
+    return Polynomial(polynomial, tuple(shape)).at(*(np.arange(length) for length in shape))
 
 
 class Drawn(NamedTuple):
@@ -187,13 +188,17 @@ class Drawn(NamedTuple):
 class Augmentation:
     """A callable ``(subject, rng) -> Subject`` that changes scans, label and sampling prior by one random geometry.
 
-    Scans are interpolated with splines of `scan_order`, the label by nearest voxels, the prior linearly; only scans are
-    smoothed before they shrink, and only scans are multiplied by the bias field, one field for all of them. Absent
-    scans stay exactly zero. Scaling changes the volume's shape; affines stay, as if the head itself had moved or grown.
+    Scans are interpolated with splines of `scan_order`, the label by nearest voxels; only scans are smoothed before
+    they shrink, and only scans are multiplied by the bias field, one field for all of them. Absent scans stay exactly
+    zero. Scaling changes the volume's shape; affines stay, as if the head itself had moved or grown.
+
+    The `reading` "composed" makes one geometry of all changes and interpolates once, where windows are cut: volumes of
+    the subject returned are `MovedVolume`, and the prior is taken by nearest voxels, as the label is. "chained" is what
+    NiftyNet does: each change interpolates the whole volume, again and again, the prior linearly.
 
     Axes of `flipping_axes` are 0, 1, 2 (a negative one means none); `scaling_percentage`, `rotation_degrees` and
     `bias_field_range` are (min, max), and `rotation_degrees` may be three such pairs. Unset, each change is off.
-    `far_plane` is what scaling leaves there, see `zoom_to`.
+    `far_plane` is what scaling leaves there in the chained reading, see `zoom_to`.
 
     Raises: InputError for settings out of range.
     Source: niftynet/application/segmentation_application.py, niftynet/contrib/segmentation_bf_aug.
@@ -209,6 +214,7 @@ class Augmentation:
     bias_field_order: int = 3
     scan_order: int = 3
     far_plane: FarPlane = "interpolated"
+    reading: Reading = "composed"
 
     def __post_init__(self) -> None:
         if any(axis > 2 for axis in self.flipping_axes):
@@ -236,6 +242,12 @@ class Augmentation:
         if self.bias_field_order < 0:
             raise InputError(f"bf_order = {self.bias_field_order} is negative: use 3 for a smooth field")
 
+    @property
+    def interpolates_scans(self) -> bool:
+        """Whether the composed reading needs splines through the scans."""
+        moves = self.scaling_percentage or self.rotation_degrees or self.elastic
+        return self.reading == "composed" and self.scan_order > 1 and bool(moves)
+
     def __call__(self, subject: Subject, rng: np.random.Generator) -> Subject:
         """The subject after a newly drawn change."""
         return self.apply(subject, self.draw(subject.scans.shape[:3], rng))
@@ -260,6 +272,8 @@ class Augmentation:
         shape = subject.scans.shape[:3]
         if drawn.factors is not None:
             shape = scaled_shape(shape, drawn.factors)
+        if self.reading == "composed":
+            return self._composed(subject, drawn, shape)
         bend = None
         if drawn.deformation is not None:
             bend = displacement(shape, drawn.deformation, self.elastic.num_ctrl_points)
@@ -272,6 +286,25 @@ class Augmentation:
         label = None if subject.label is None else self._move(subject.label, drawn, bend, order=0)
         weight = None if subject.weight is None else self._move(subject.weight, drawn, bend, order=1)
         return replace(subject, scans=np.moveaxis(stack, 0, -1), label=label, weight=weight)
+
+    def _composed(self, subject: Subject, drawn: Drawn, shape: tuple[int, int, int]) -> Subject:
+        bend = smoothing = bias = None
+        if drawn.deformation is not None:
+            bend = bend_coefficients(shape, drawn.deformation, self.elastic.num_ctrl_points)
+        if drawn.factors is not None and self.antialiasing and (drawn.factors < 1).all():
+            smoothing = smoothing_before(drawn.factors)
+        if drawn.polynomial is not None:
+            bias = Polynomial(drawn.polynomial, shape)
+        source = subject.scans.shape[:3]
+        geometry = composed(source, shape, drawn.flips, drawn.rotation, bend, smoothing)
+        order = self.scan_order if geometry.interpolates else 0
+        return replace(
+            subject,
+            scans=MovedVolume(subject.scans, geometry, order, subject.coefficients, bias),
+            label=None if subject.label is None else MovedVolume(subject.label, geometry, 0),
+            weight=None if subject.weight is None else MovedVolume(subject.weight, geometry, 0),
+            coefficients=None,
+        )
 
     def _move(self, volume: np.ndarray, drawn: Drawn, bend: sitk.Transform | None, order: int) -> np.ndarray:
         if drawn.flips is not None:

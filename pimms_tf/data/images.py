@@ -237,6 +237,19 @@ def _spline(before: int, after: int, order: int) -> np.ndarray:
     return np.stack([ndimage.zoom(unit, after / before, order=order, mode="mirror") for unit in units], axis=1)
 
 
+def spline_coefficients(volume: np.ndarray) -> np.ndarray:
+    """Coefficients, float32, of the cubic splines through the voxels of a (x, y, z) or (x, y, z, channel) volume.
+
+    Splines are mirrored at the outermost voxels, as in `scipy.ndimage`; with these, interpolating is a weighted sum.
+    Axes lie in memory as those of the volume do.
+    """
+    coefficients = np.empty_like(volume, np.float32)
+    for channel in np.ndindex(volume.shape[3:]):
+        where = (..., *channel)
+        ndimage.spline_filter(volume[where], 3, output=coefficients[where], mode="mirror")
+    return coefficients
+
+
 def resample_onto(image: Image, grid: Grid, order: int, keep_zeros: bool = False) -> Image:
     """Returns the image on the voxels of `grid`, interpolated at the places both affines say; 0 outside the image.
 

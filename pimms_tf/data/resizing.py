@@ -16,9 +16,9 @@ def resized(subject: Subject, window: tuple[int, int, int]) -> Subject:
     """
     shape = subject.scans.shape[:3]
     size = (window[0], window[1], window[2] if window[2] != 1 else shape[2])
-    volumes = np.moveaxis(subject.scans, -1, 0)
+    volumes = np.moveaxis(np.asarray(subject.scans), -1, 0)
     scans = np.stack([resize_window(scan, size, 3, subject.far_plane) for scan in volumes], axis=-1)
-    label = None if subject.label is None else resize_window(subject.label, size, 0, subject.far_plane)
+    label = None if subject.label is None else resize_window(np.asarray(subject.label), size, 0, subject.far_plane)
     affine = subject.affine.copy()
     steps = [(max(n - 1, 1), max(m - 1, 1)) for n, m in zip(shape, scans.shape[:3], strict=True)]
     affine[:3, :3] *= [before / after for before, after in steps]

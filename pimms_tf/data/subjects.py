@@ -24,6 +24,7 @@ from pimms_tf.data.images import (
     resample_to_shape,
     resampled_shape,
     restore_grid,
+    spline_coefficients,
 )
 from pimms_tf.data.intensity import (
     LabelMapping,
@@ -60,7 +61,8 @@ class Subject:
     (scan,) int32 is the class of each slot, -1 if unknown; `label` (x, y, z) int32; `affine` (4, 4) of the prepared
     grid in mm; `original` is the grid of the file to write back on; `weight` (x, y, z) float32 is a prior map for
     sampling; `padding` counts the voxels (before, after) added along each axis; `far_plane` is what resampling leaves
-    there, also on the way back, see `images.zoom_to`.
+    there, also on the way back, see `images.zoom_to`; `coefficients` (x, y, z, scan) float32 are those of splines
+    through the scans, see `images.spline_coefficients`. Volumes of an augmented subject may be `moving.MovedVolume`.
     """
 
     subject_id: str
@@ -73,6 +75,7 @@ class Subject:
     weight: np.ndarray | None = None
     padding: Pairs = ((0, 0), (0, 0), (0, 0))
     far_plane: FarPlane = "interpolated"
+    coefficients: np.ndarray | None = None
 
 
 class _Scan(NamedTuple):
@@ -130,6 +133,7 @@ class SubjectLoader:
         num_classes: labels from there on are refused; None does not look.
         require_label: a subject without a label map is refused.
         weight: section of the prior map by which windows are drawn.
+        coefficients: computes those of splines through the scans as well, for augmentation to interpolate with.
     """
 
     axcodes: Axcodes | Mapping[str, Axcodes | None] | None = ("L", "P", "S")
@@ -164,6 +168,7 @@ class SubjectLoader:
     num_classes: int | None = None
     require_label: bool = False
     weight: str | None = "sampler"
+    coefficients: bool = False
 
     @property
     def takes_what_lies_above_0(self) -> bool:
@@ -210,6 +215,7 @@ class SubjectLoader:
             weight=self._weight(place, padding, patient),
             padding=padding,
             far_plane=self.far_plane,
+            coefficients=spline_coefficients(scans) if self.coefficients else None,
         )
 
     def prepared_shape(self, images: Mapping[str, Path], subject_id: str = "") -> tuple[int, int, int]:

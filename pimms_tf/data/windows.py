@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pimms_tf.data.images import FarPlane, zoom_to
+from pimms_tf.data.moving import MovedVolume, Volume
 from pimms_tf.errors import InputError
 
 Axes3 = tuple[int, int, int]
@@ -52,7 +53,7 @@ def uniform_locations(shape: Sequence[int], window: Sequence[int], num: int, rng
 
 
 def foreground_locations(
-    shape: Sequence[int], window: Sequence[int], num: int, foreground: np.ndarray, rng: np.random.Generator
+    shape: Sequence[int], window: Sequence[int], num: int, foreground: Volume, rng: np.random.Generator
 ) -> np.ndarray:
     """Locations (num, 6) uniform over windows whose centre lies in a slice that holds foreground, int32.
 
@@ -64,7 +65,7 @@ def foreground_locations(
     Raises: InputError if nothing is foreground, for another shape, or if the window is larger than the volume.
     """
     window = resolve_window(shape, window)
-    _map_on(shape, foreground if foreground.ndim == 3 else foreground[..., 0], "foreground mask")
+    _check_on(shape, foreground.shape[:3], "foreground mask")
     axis = max((axis for axis in range(3) if window[axis] == 1), default=2)
     first, last = window[axis] // 2, shape[axis] - window[axis] + window[axis] // 2
     shows = _foreground_test(foreground, axis)
@@ -90,7 +91,7 @@ def foreground_locations(
 
 
 def weighted_locations(
-    shape: Sequence[int], window: Sequence[int], num: int, prior: np.ndarray, rng: np.random.Generator
+    shape: Sequence[int], window: Sequence[int], num: int, prior: Volume, rng: np.random.Generator
 ) -> np.ndarray:
     """Locations (num, 6) of windows whose centre is drawn in proportion to ``prior`` (x, y, z), int32.
 
@@ -122,7 +123,7 @@ def weighted_locations(
 
 
 def balanced_locations(
-    shape: Sequence[int], window: Sequence[int], num: int, label: np.ndarray, rng: np.random.Generator
+    shape: Sequence[int], window: Sequence[int], num: int, label: Volume, rng: np.random.Generator
 ) -> np.ndarray:
     """Locations (num, 6) of windows whose centre carries each value of ``label`` (x, y, z) equally often, int32.
 
@@ -260,7 +261,9 @@ def _steps(length: int, size: int, step: int) -> np.ndarray:
     return np.append(start, round(start.sum() / 2)) if start.size == 2 and last > 1 else start
 
 
-def _foreground_test(foreground: np.ndarray, axis: int) -> Callable[[int], bool]:
+def _foreground_test(foreground: Volume, axis: int) -> Callable[[int], bool]:
+    if isinstance(foreground, MovedVolume):
+        return _moved_foreground_test(foreground, axis)
     planes = np.moveaxis(foreground, axis, 0)
     if foreground.dtype == bool:
         return lambda index: bool(planes[index].any())
@@ -270,6 +273,18 @@ def _foreground_test(foreground: np.ndarray, axis: int) -> Callable[[int], bool]
         if (axis, index) not in known.shown:
             known.shown[axis, index] = bool((planes[index].max(axis=(0, 1)) > known.mean).any())
         return known.shown[axis, index]
+
+    return shows
+
+
+def _moved_foreground_test(scans: MovedVolume, axis: int) -> Callable[[int], bool]:
+    """Nearest voxels tell brain from air, and some 60 along each axis do: a brain is no thinner than they lie apart."""
+    mean = _brightness_of(scans.source).mean
+
+    def shows(index: int) -> bool:
+        place = [slice(None, None, max(length // 64, 1)) for length in scans.shape[:3]]
+        place[axis] = index
+        return bool((scans.nearest[tuple(place)].max(axis=(0, 1)) > mean).any())
 
     return shows
 
@@ -315,10 +330,14 @@ def _locations(start: np.ndarray, window: Axes3) -> np.ndarray:
     return np.concatenate([start, start + np.asarray(window)], axis=-1).astype(np.int32)
 
 
-def _map_on(shape: Sequence[int], volume: np.ndarray, name: str) -> np.ndarray:
-    if tuple(volume.shape) != tuple(shape):
-        raise InputError(f"the {name} has shape {tuple(volume.shape)}, the scans {tuple(shape)}: put both on one grid")
+def _map_on(shape: Sequence[int], volume: Volume, name: str) -> Volume:
+    _check_on(shape, volume.shape, name)
     return volume
+
+
+def _check_on(shape: Sequence[int], other: Sequence[int], name: str) -> None:
+    if tuple(other) != tuple(shape):
+        raise InputError(f"the {name} has shape {tuple(other)}, the scans {tuple(shape)}: put both on one grid")
 
 
 def _three(values: Sequence[int], name: str) -> Axes3:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from pimms_tf.data.augmentation import Curriculum, draw_hidden, missing_slots
+from pimms_tf.data.moving import Volume
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
 from pimms_tf.pipeline.memory import SubjectCache
@@ -79,8 +80,8 @@ class _Recipe:
         modality = np.full(slots, self.empty_modality, np.int32)
         modality[:num_scans] = subject.modality
         return Visit(
-            np.asarray(subject.scans),
-            None if subject.label is None else np.asarray(subject.label),
+            _quick(subject.scans),
+            None if subject.label is None else _quick(subject.label),
             locations.tolist(),
             order,
             np.take_along_axis(shown, order, axis=1),
@@ -382,6 +383,11 @@ def validation_batches(
         **options,
     )
     return training.kept()
+
+
+def _quick(volume: Volume) -> Volume:
+    """The volume as it is quickest to cut: a map of a file is slow to slice, the array in it is not."""
+    return np.asarray(volume) if isinstance(volume, np.memmap) else volume
 
 
 @contextmanager

@@ -47,19 +47,13 @@ class SubjectCache:
                     fits = self._mapped < MAX_MAPPED
                     self._mapped += int(fits)
             else:
-                size = sum(
-                    array.nbytes for array in (subject.scans, subject.label, subject.weight) if array is not None
-                )
+                volumes = {name: getattr(subject, name) for name in ("scans", "label", "weight", "coefficients")}
+                size = sum(volume.nbytes for volume in volumes.values() if volume is not None)
                 with self._counting:
                     fits = self._bytes + size <= self._max_bytes
                     self._bytes += size if fits else 0
                 if fits:
-                    subject = replace(
-                        subject,
-                        scans=slices_first(subject.scans),
-                        label=slices_first(subject.label),
-                        weight=slices_first(subject.weight),
-                    )
+                    subject = replace(subject, **{name: slices_first(each) for name, each in volumes.items()})
             if fits:
                 self._kept[index] = subject
             return subject

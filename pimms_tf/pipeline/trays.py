@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pimms_tf.data.moving import MovedVolume, Volume
 from pimms_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Batch(NamedTuple):
 class Visit(NamedTuple):
     """Windows of one subject, not yet cut: slot j of window i is to hold scan order[i, j], where it is ``shown``."""
 
-    scans: np.ndarray  # (x, y, z, scan)
-    label: np.ndarray | None  # (x, y, z)
+    scans: Volume  # (x, y, z, scan)
+    label: Volume | None  # (x, y, z)
     locations: list[list[int]]
     order: np.ndarray  # (window, slot)
     shown: np.ndarray  # (window, slot) bool
@@ -50,9 +51,12 @@ class Visit(NamedTuple):
         for window, row in zip(windows, rows, strict=True):
             x0, y0, z0, x1, y1, z1 = self.locations[window]
             place = slice(x0, x1), slice(y0, y1), slice(z0, z1)
-            scans = target.scans[row]
-            for slot in np.flatnonzero(self.shown[window]).tolist():
-                scans[..., slot] = self.scans[(*place, self.order[window, slot])]
+            scans, slots = target.scans[row], np.flatnonzero(self.shown[window])
+            if isinstance(self.scans, MovedVolume):  # which computes all scans of a window together
+                scans[..., slots] = self.scans[(*place, self.order[window, slots])]
+            else:
+                for slot in slots.tolist():
+                    scans[..., slot] = self.scans[(*place, self.order[window, slot])]
             if self.label is not None:
                 target.label[row] = self.label[place]
 

@@ -216,8 +216,10 @@ def expected_subjects(config: Config, references: Mapping[str, Path]) -> set[str
     return {subject.subject_id for subject in chosen}
 
 
-def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoader:
+def subject_loader(config: Config, task: Task, needs_label: bool, interpolates: bool = False) -> SubjectLoader:
     """What prepares subjects, but for that which is learnt from the training subjects; see `with_mappings`.
+
+    `interpolates` prepares them for augmentation that does; see `Augmentation.interpolates_scans`.
 
     Scans are prepared as the record in the model folder says; the rest is what only a configuration speaks of.
     """
@@ -236,6 +238,7 @@ def subject_loader(config: Config, task: Task, needs_label: bool) -> SubjectLoad
         num_classes=task.num_classes if needs_label else None,
         require_label=needs_label,
         weight=task.sampler if weighs else None,
+        coefficients=interpolates,
     )
 
 

@@ -1,4 +1,7 @@
-"""Settings and what was learnt from subjects → the record of both that lies with the trained model."""
+"""Settings and what was learnt from subjects → the record of both that lies with the trained model.
+
+Beside it, what training alone does to prepared scans.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from niftynet_compat import Config
+from pimms_tf.data.augmentation import Augmentation, Elastic
 from pimms_tf.inference.preparation import Preparation, ScanSlot
+from pimms_tf.presets import AUGMENTATION
 from pimms_tf.study.task import Task, resampling_of, window_of
 
 
@@ -58,4 +63,32 @@ def preparation_of(config: Config, task: Task, mapping: Mapping[str, np.ndarray]
         window=window,
         border=tuple(0 if size == 1 else voxels for size, voxels in zip(window, config.inference.border, strict=True)),
         batch_size=config.network.batch_size,
+    )
+
+
+def augmentation_of(config: Config) -> Augmentation:
+    """The random changes that training makes to its subjects.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    training = config.training
+    angles = tuple(training.rotation_angle) or None
+    per_axis = tuple(tuple(getattr(training, f"rotation_angle_{axis}")) or (0.0, 0.0) for axis in "xyz")
+    if angles is None and any(any(pair) for pair in per_axis):
+        angles = per_axis
+    elastic = None
+    if training.do_elastic_deformation:
+        elastic = Elastic(training.num_ctrl_points, training.deformation_sigma, training.proportion_to_deform)
+    return Augmentation(
+        flipping_axes=tuple(axis for axis in np.atleast_1d(training.random_flipping_axes) if axis >= 0),
+        scaling_percentage=tuple(training.scaling_percentage) or None,
+        isotropic=training.isotropic_scaling,
+        antialiasing=training.antialiasing,
+        rotation_degrees=angles,
+        elastic=elastic,
+        bias_field_range=tuple(training.bias_field_range) or None,
+        bias_field_order=training.bf_order,
+        reading=config.pimms.augmentation or AUGMENTATION[config.pimms.preset],
+        far_plane="zeroed" if resampling_of(config) == "niftynet" else "interpolated",
     )

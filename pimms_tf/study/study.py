@@ -21,7 +21,7 @@ from pimms_tf.study import cohort, mappings, task
 from pimms_tf.study.bundled import with_bundled
 from pimms_tf.study.cohort import Cohort
 from pimms_tf.study.overwriting import refuse_overwriting
-from pimms_tf.study.preparing import preparation_of
+from pimms_tf.study.preparing import augmentation_of, preparation_of
 from pimms_tf.study.task import Task
 from pimms_tf.wording import counted, some_of
 
@@ -104,13 +104,14 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
             are none, and the study has what could be found all the same.
     """
     config = with_bundled(config)
-    asked, window, start = task.task_of(config), None, 0
+    asked, window, start, interpolates = task.task_of(config), None, 0, False
     with heed(SETTINGS):
         window = task.window_of(config, "training")
         task.check_rank(config, window)
     _check_settings(config, asked, heed, asked.segments)
     with heed(SETTINGS):
         task.check_sampler(config, asked)
+        interpolates = augmentation_of(config).interpolates_scans
     with heed(MODEL):
         start = task.starting_iteration(config, asked)
     needs_label = asked.segments and asked.label is not None
@@ -128,7 +129,7 @@ def training_study(config: Config, heed: Heed = let_through) -> Study:
             _check_validation(config, phases)
     with heed(SETTINGS):
         refuse_overwriting(config, filter(None, [config.histogram_file]))
-    loader = cohort.subject_loader(config, asked, needs_label)
+    loader = cohort.subject_loader(config, asked, needs_label, interpolates)
     return Study(config, asked, found, split, phases, loader, window, start=start)
 
 

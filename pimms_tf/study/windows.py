@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from niftynet_compat import Config
-from pimms_tf.data.augmentation import Augmentation, Elastic
+from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.resizing import resized
 from pimms_tf.data.subjects import Subject
 from pimms_tf.data.windows import (
@@ -16,8 +15,8 @@ from pimms_tf.data.windows import (
 )
 from pimms_tf.pipeline.batches import BatchDataset, Loader, training_batches, validation_batches
 from pimms_tf.pipeline.trays import Batch
+from pimms_tf.study.preparing import augmentation_of
 from pimms_tf.study.study import Study
-from pimms_tf.study.task import resampling_of
 
 
 def training_windows(study: Study, loader: Loader, start: int = 0, batch_size: int | None = None) -> BatchDataset:
@@ -31,7 +30,7 @@ def training_windows(study: Study, loader: Loader, start: int = 0, batch_size: i
     return training_batches(
         study.training,
         loader,
-        _augment(study, _augmentation(config)),
+        _augment(study, augmentation_of(config)),
         _locate(study),
         batch_size or config.network.batch_size,
         config.pimms.seed,
@@ -65,28 +64,6 @@ def validation_windows(study: Study, loader: Loader, batch_size: int | None = No
         config.training.validation_max_iter,
         permute=study.task.permute,
         **_slots(study),
-    )
-
-
-def _augmentation(config: Config) -> Augmentation:
-    training = config.training
-    angles = tuple(training.rotation_angle) or None
-    per_axis = tuple(tuple(getattr(training, f"rotation_angle_{axis}")) or (0.0, 0.0) for axis in "xyz")
-    if angles is None and any(any(pair) for pair in per_axis):
-        angles = per_axis
-    elastic = None
-    if training.do_elastic_deformation:
-        elastic = Elastic(training.num_ctrl_points, training.deformation_sigma, training.proportion_to_deform)
-    return Augmentation(
-        flipping_axes=tuple(axis for axis in np.atleast_1d(training.random_flipping_axes) if axis >= 0),
-        scaling_percentage=tuple(training.scaling_percentage) or None,
-        isotropic=training.isotropic_scaling,
-        antialiasing=training.antialiasing,
-        rotation_degrees=angles,
-        elastic=elastic,
-        bias_field_range=tuple(training.bias_field_range) or None,
-        bias_field_order=training.bf_order,
-        far_plane="zeroed" if resampling_of(config) == "niftynet" else "interpolated",
     )
 
 

@@ -57,6 +57,12 @@ def make_subject(num_scans=3, absent=(), shape=(9, 8, 7), seed=0, label=True):
     )
 
 
+def computed(subject):
+    """The subject with all of its volumes as arrays."""
+    volumes = {name: getattr(subject, name) for name in ("scans", "label", "weight")}
+    return replace(subject, **{name: None if each is None else np.asarray(each) for name, each in volumes.items()})
+
+
 def test_nothing_is_done_unless_it_is_asked_for():
     subject = make_subject()
     assert Augmentation()(subject, rng()) is subject
@@ -75,27 +81,30 @@ def test_what_was_drawn_can_be_applied_again():
     np.testing.assert_array_equal(EVERYTHING.apply(subject, drawn).scans, EVERYTHING(subject, rng(3)).scans)
 
 
+@pytest.mark.parametrize("reading", ["composed", "chained"])
 @pytest.mark.parametrize("seed", range(4))
-def test_scans_label_and_prior_share_one_geometry(seed):
+def test_scans_label_and_prior_share_one_geometry(seed, reading):
     subject = make_subject()
     # The label doubles as a scan: interpolated alike, by nearest voxels, all three must stay one picture.
     picture = replace(subject, scans=subject.label[..., np.newaxis].astype(np.float32), valid=np.array([True]))
-    moved = replace(EVERYTHING, scan_order=0, bias_field_range=None)(picture, rng(seed))
+    augment = replace(EVERYTHING, scan_order=0, bias_field_range=None, reading=reading)
+    moved = computed(augment(picture, rng(seed)))
     assert moved.label.dtype == np.int32
     np.testing.assert_array_equal(moved.scans[..., 0], moved.label)
     assert moved.weight.shape == moved.label.shape
     assert set(np.unique(moved.label)) <= {0, 1, 2}
 
 
+@pytest.mark.parametrize("reading", ["composed", "chained"])
 @pytest.mark.parametrize("seed", range(4))
-def test_absent_scans_stay_exactly_zero_and_valid_does_not_change(seed):
-    subject = make_subject(absent=(1,))
-    changed = EVERYTHING(subject, rng(seed))
+def test_absent_scans_stay_exactly_zero_and_valid_does_not_change(seed, reading):
+    subject, augment = make_subject(absent=(1,)), replace(EVERYTHING, reading=reading)
+    changed = computed(augment(subject, rng(seed)))
     assert not changed.scans[..., 1].any()
     assert changed.scans[..., [0, 2]].any(axis=(0, 1, 2)).all()
     assert changed.valid.tolist() == [True, False, True]
     assert changed.scans.dtype == np.float32
-    assert not EVERYTHING(make_subject(num_scans=2, absent=(0, 1)), rng(seed)).scans.any()
+    assert not computed(augment(make_subject(num_scans=2, absent=(0, 1)), rng(seed))).scans.any()
 
 
 def test_the_given_subject_is_never_changed():

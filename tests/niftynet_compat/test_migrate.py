@@ -516,6 +516,17 @@ def test_voxel_sizes_are_said_to_be_reached_otherwise_where_they_are(tmp_path, s
 
 
 @pytest.mark.parametrize(
+    ("setting", "is_said"), [("", True), ("preset = niftynet2018", False), ("augmentation = chained", False)]
+)
+def test_changes_of_geometry_are_said_to_be_interpolated_otherwise_where_they_are(tmp_path, setting, is_said):
+    text = with_lines(TRAINING="rotation_angle = (-10, 10)").replace(
+        "[SEGMENTATION]", f"[PIMMS]\n{setting}\n[SEGMENTATION]"
+    )
+    row = status(report_on(tmp_path, text), "TRAINING", "rotation_angle")
+    assert (row.changes_results and "augmentation = chained in [PIMMS]" in row.sentence) is is_said
+
+
+@pytest.mark.parametrize(
     ("sampling", "sentence"),
     [
         ("uniform", "a classifier looks at slices of each scan as they are; window_sampling = resize zooms them"),

@@ -233,6 +233,25 @@ def test_augmentation_happens_before_the_windows_are_located():
     assert batches(1, augment=enlarge, locate=cut((15, 14, 13)))[0].scans.shape == (4, 15, 14, 13, 3)
 
 
+def test_windows_of_a_composed_change_are_those_of_the_whole_changed_subject():
+    """The same draws, places and slots, whether volumes are computed by the window or before they are cut."""
+    augment = Augmentation(
+        flipping_axes=(0,), rotation_degrees=(-9, 9), scaling_percentage=(-5, 20), bias_field_range=(-0.1, 0.1)
+    )
+
+    def whole(subject, rng):
+        moved = augment(subject, rng)
+        return replace(moved, scans=np.asarray(moved.scans), label=np.asarray(moved.label))
+
+    options = EVERYTHING | {"locate": cut((4, 3, 2), num=3)}
+    by_window, from_whole = (batches(4, **options | {"augment": way}) for way in (augment, whole))
+    for one, other in zip(by_window, from_whole, strict=True):
+        np.testing.assert_allclose(one.scans, other.scans, rtol=1e-5, atol=1e-5)
+        for left, right in zip(one[1:], other[1:], strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert_equal(by_window, batches(4, **options | {"augment": augment, "threads": 5}))
+
+
 def test_a_subject_loader_is_asked_for_the_images_and_the_id():
     class Files:
         def __init__(self, index):

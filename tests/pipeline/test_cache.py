@@ -112,6 +112,7 @@ def counting(tmp_path):
     [
         LOADER,
         SubjectLoader(),
+        SubjectLoader(coefficients=True),
         SubjectLoader(axcodes=None, pixdim_mm=None, whitening=False),
         replace(LOADER, padding_to=(20, 20, 20), padding_mode="constant", modality=(2, 0, 1)),
         replace(LOADER, mapping={name: np.linspace(0, 100, 13) for name in ("T1", "T2", "FLAIR")}),
@@ -151,10 +152,14 @@ def test_volumes_are_read_only_maps_whose_slices_are_short_reads_and_small_array
     assert CachedLoader(LOADER, folder).load(images, "s1").valid.any()
 
 
-def test_augmentation_works_on_mapped_subjects(images, folder):
+@pytest.mark.parametrize("coefficients", [False, True])
+def test_augmentation_works_on_mapped_subjects(images, folder, coefficients):
     change = Augmentation(flipping_axes=(0,), rotation_degrees=(-5, 5), scaling_percentage=(-5, 5))
-    rotated = change(CachedLoader(LOADER, folder).load(images, "s1"), np.random.default_rng(1))
-    assert_same(rotated, change(LOADER.load(images, "s1"), np.random.default_rng(1)))
+    loader = replace(LOADER, coefficients=coefficients)
+    rotated = change(CachedLoader(loader, folder).load(images, "s1"), np.random.default_rng(1))
+    expected = change(LOADER.load(images, "s1"), np.random.default_rng(1))
+    for name in ("scans", "label", "weight"):
+        assert_same(np.asarray(getattr(rotated, name)), np.asarray(getattr(expected, name)))
 
 
 # Prepared once, and anew after any change
@@ -230,6 +235,7 @@ CHANGED = {
     "far_plane": "zeroed",
     "zero_background": True,
     "blank_outside": True,
+    "coefficients": True,
 }
 
 
