@@ -5,14 +5,14 @@ missing ones. What a series is follows DICOM PS3.3 C.7.6.16, C.8.3 and C.8.13: i
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from highdicom import Image as FramedImage
-from highdicom import get_volume_from_series
+from highdicom import Volume, get_volume_from_series
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -26,7 +26,7 @@ _POSITION_MM = 0.01
 # Words of image types and series descriptions, in lower case, and what they say of a series.
 _KINDS = (
     (("localizer", "localiser", "scout", "survey", "3-plane", "plan_scan"), "is a localiser"),
-    (("diffusion", "adc", "fa", "tracew", "trace", "exponential"), "holds diffusion images"),
+    (("diffusion", "adc", "tracew", "trace", "exponential"), "holds diffusion images"),
     (("angio", "tof", "mra", "projection image", "mip", "phase contrast"), "is an angiogram or a projection"),
     (("swi", "susceptibility", "minip", "mag_images", "pha_images"), "holds susceptibility images"),
     (("mosaic", "bold", "fmri", "asl", "perfusion", "moco", "t2*perf"), "holds a series in time"),
@@ -112,46 +112,47 @@ def read_series(series: Series) -> Image:
     """Returns the volume of a series as an `Image` in NIfTI's coordinates.
 
     Raises:
-        InputError: pixels that cannot be decoded, several images at one place, slices that are missing or unevenly
-            spaced; it says between which positions.
+        InputError: continues a sentence that begins with the series: pixels that cannot be decoded, several images at
+            one place, slices that are missing or unevenly spaced; it says between which positions.
     """
-    name = series.name
     if series.is_framed:
         if len(series.files) > 1:
-            raise InputError(f"series {name}: {len(series.files)} files of many frames each, which is a series in time")
-        return _from_volume(name, lambda: FramedImage.from_dataset(pydicom.dcmread(series.files[0])).get_volume())
+            raise InputError(f"has {len(series.files)} files of many frames each, which is a series in time")
+        return _from_volume(lambda: FramedImage.from_dataset(pydicom.dcmread(series.files[0])).get_volume())
     _check_spacing(series)
-    return _from_volume(name, lambda: get_volume_from_series([pydicom.dcmread(path) for path in series.files]))
+    return _from_volume(lambda: get_volume_from_series([pydicom.dcmread(path) for path in series.files]))
 
 
-def _from_volume(name: str, make) -> Image:
+def _from_volume(make: Callable[[], Volume]) -> Image:
     try:
         volume = make()
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError, OSError) as error:
-        raise InputError(f"series {name} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"cannot be read: {' '.join(str(error).split())[:200]}") from error
     affine = _LPS @ volume.affine
     data = np.ascontiguousarray(volume.array, dtype=np.float32)
     if data.ndim != 3:
-        raise InputError(f"series {name} has pixels of several components, so it is no MR scan")
+        raise InputError("has pixels of several components, so it is no MR scan")
     # Slices lie along the first axis there; x, y and z in this order are what readers of NIfTI files expect.
     data, affine = data.transpose(2, 1, 0), affine[:, [2, 1, 0, 3]]
     return Image(data[..., np.newaxis], affine, Grid(data.shape, affine))
 
 
 def _check_spacing(series: Series) -> None:
+    if any("ImageOrientationPatient" not in one or "ImagePositionPatient" not in one for one in series.datasets):
+        raise InputError("does not say where its slices lie; export it again as the scanner wrote it")
     normal = np.cross(*np.array(series.datasets[0].ImageOrientationPatient, float).reshape(2, 3))
     places = sorted(float(np.dot(header.ImagePositionPatient, normal)) for header in series.datasets)
     steps = np.diff(places)
     if (steps < _POSITION_MM).any():
         at = places[int(np.argmin(steps))]
-        raise InputError(f"series {series.name}: several images lie at {at:.1f} mm, so it is a series in time")
+        raise InputError(f"has several images at {at:.1f} mm, so it is a series in time")
     usual = float(np.median(steps))
     gaps = np.flatnonzero(steps > 1.5 * usual)
     if len(gaps):
         where = ", ".join(f"{places[gap]:.1f} and {places[gap + 1]:.1f} mm" for gap in gaps[:3])
         missing = int(np.round(steps[gaps] / usual - 1).sum())
         raise InputError(
-            f"series {series.name}: {missing} slice{'s' * (missing != 1)} missing between {where}; export it again"
+            f"lacks {missing} slice{'s' * (missing != 1)} between {where}; export it again"
         )
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pimms_tf.data.formats import NIBABEL_SUFFIXES, PICTURE_SUFFIXES
+from pimms_tf.data.formats import MINC_SUFFIXES, NIBABEL_SUFFIXES, PICTURE_SUFFIXES
+from pimms_tf.data.grids import corners
 from pimms_tf.data.images import Image, read_image
 from pimms_tf.errors import InputError
 
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_SCANS = 50
+NEGLIGIBLE_MM = 1e-3  # headers that differ by less say the same
+MASK, PROBABILITY, RESULT = "mask.nii.gz", "probability.nii.gz", "result.json"  # what earlier results are known by
 _FEWEST_VOXELS, _SHORTEST_MM, _LONGEST_MM = 5, 40.0, 600.0  # of an axis of a scan of a head
 _MOST_LABELS = 20  # different values of an image that is no scan
-_VOLUME_SUFFIXES = (*NIBABEL_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".mnc.gz")
+_OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz", ".vtk")
+_VOLUME_SUFFIXES = (*NIBABEL_SUFFIXES, *MINC_SUFFIXES, *_OTHER_SUFFIXES)
 _SECOND_FILES = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # voxels beside a header
 _BESIDE = (".json", ".txt", ".tsv", ".csv", ".bval", ".bvec", ".html", ".pdf", ".md", ".ini")  # what lies beside scans
 
@@ -47,6 +51,7 @@ class SetAside:
 
     name: str
     reason: str  # continues a sentence that begins with the name: "is a localiser"
+    is_damaged: bool = False  # it should have been usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +70,21 @@ def take_in(paths: Sequence[Path]) -> Intake:
     Raises:
         InputError: a path that is not there, no scan at all, or more than 50.
     """
+    check_paths(paths)
     images, dicoms, set_aside = _sorted_out(paths)
+    names = _names(images)
     scans: list[Scan] = []
     for path in images:
+        name = names[path]
         try:
-            scans.append(_usable(Scan(path.name, (path,), *_with_one_volume(read_image(path), path))))
+            image = read_image(path)
         except InputError as error:
-            set_aside.append(SetAside(path.name, _without_path(str(error), path)))
+            set_aside.append(SetAside(name, "; ".join(each.text for each in error.mistakes), is_damaged=True))
+            continue
+        try:
+            scans.append(_usable(Scan(name, (path,), image, notes=_notes_on(image))))
+        except InputError as error:
+            set_aside.append(SetAside(name, str(error)))
     if dicoms:
         found, missed = _read_dicom(dicoms)
         scans += found
@@ -88,6 +101,17 @@ def take_in(paths: Sequence[Path]) -> Intake:
     for one in set_aside:
         log.info("%s %s", one.name, one.reason)
     return Intake(tuple(scans), tuple(set_aside))
+
+
+def check_paths(paths: Iterable[Path]) -> None:
+    """Refuses paths that are not there, before anything that takes time.
+
+    Raises:
+        InputError: one is not there.
+    """
+    for path in map(Path, paths):
+        if not path.exists() and not path.is_symlink():
+            raise InputError(f"{path} is not there; give scans, or a folder with scans")
 
 
 def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[SetAside]]:
@@ -126,11 +150,14 @@ def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(item for item in path.rglob("*") if not any(p.startswith(".") for p in _below(item, path)))
-            yield from (item for item in inside if not item.is_dir())
-        elif path.exists() or path.is_symlink():
-            yield path
+            yield from (item for item in inside if not item.is_dir() and not _is_result(item))
         else:
-            raise InputError(f"{path} is not there; give scans, or a folder with scans")
+            yield path
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file lies in the folder of an earlier result, which may stand among the scans."""
+    return (path.parent / RESULT).is_file() and (path.parent / PROBABILITY).is_file()
 
 
 def _below(item: Path, folder: Path) -> tuple[str, ...]:
@@ -147,20 +174,39 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _with_one_volume(image: Image, path: Path) -> tuple[Image, None, tuple[str, ...]]:
-    """The image if it holds one volume; of several the reason why it is no scan."""
-    if image.data.shape[3] > 1:
-        raise InputError(f"holds {image.data.shape[3]} volumes, a series in time or colours; give one volume a file")
-    return image, None, ()
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What tables call each file: its name, with as many folders before it as tell it from the others."""
+    names = {}
+    for path in paths:
+        count = 1
+        while count < len(path.parts) and any(
+            other != path and other.parts[-count:] == path.parts[-count:] for other in paths
+        ):
+            count += 1
+        names[path] = str(Path(*path.parts[-count:]))
+    return names
+
+
+def _notes_on(image: Image) -> tuple[str, ...]:
+    """What is remarkable about a header that can be used all the same."""
+    grid = image.original
+    if grid is None or grid.qform is None:
+        return ()
+    apart = float(np.abs(corners(grid.shape, grid.affine) - corners(grid.shape, grid.qform)).max())
+    if apart <= NEGLIGIBLE_MM:
+        return ()
+    return (f"its sform and its qform lie up to {apart:.3g} mm apart; the sform was taken",)
 
 
 def _usable(scan: Scan) -> Scan:
     """The scan, if it may be one of a head.
 
     Raises:
-        InputError: it is flat, empty, or too small or large for a head.
+        InputError: it is flat, empty, too small or large for a head, or holds several volumes.
     """
     image = scan.image
+    if image.data.shape[3] > 1:
+        raise InputError(f"holds {image.data.shape[3]} volumes, a series in time or colours; give one volume a file")
     lengths = np.array(image.shape) * np.array(image.spacing_mm)
     if min(image.shape) < _FEWEST_VOXELS:
         count = min(image.shape)
@@ -192,10 +238,15 @@ def _read_dicom(files: Sequence[Path]) -> tuple[list[Scan], list[SetAside]]:
         reason = dicom.reason_to_set_aside(one)
         if not reason:
             try:
-                scans.append(_usable(Scan(one.name, one.files, dicom.read_series(one), one)))
+                image = dicom.read_series(one)
+            except InputError as error:
+                set_aside.append(SetAside(one.name, str(error), is_damaged=True))
+                continue
+            try:
+                scans.append(_usable(Scan(one.name, one.files, image, one)))
                 continue
             except InputError as error:
-                reason = str(error).removeprefix(f"series {one.name}").lstrip(": ")
+                reason = str(error)
         set_aside.append(SetAside(one.name, reason))
     return scans, set_aside
 
@@ -221,11 +272,6 @@ def _content(image: Image) -> bytes:
     content.update(np.round(image.affine, 3).astype(np.float32).tobytes())
     content.update(np.ascontiguousarray(image.data).tobytes())
     return content.digest()
-
-
-def _without_path(text: str, path: Path) -> str:
-    """A sentence about a file without the file, so that it can be said behind its name."""
-    return text.removeprefix(f"{path}").lstrip(": ").rstrip(".") or text
 
 
 def _nothing(paths: Sequence[Path], set_aside: Sequence[SetAside]) -> str:

@@ -1,18 +1,25 @@
 """What decides about a scan: which is the reference, which belong to no modality, what is unusual about one."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pimms_tf.clinic.intake import SetAside
 from pimms_tf.data.grids import Grid, corners
 from pimms_tf.data.images import Image, reorient
 from pimms_tf.inference.preparation import Preparation
+
+if TYPE_CHECKING:
+    from pimms_tf.clinic.patient import ScanResult
 
 LOW_SCORE = 0.7  # below, a modality is a guess
 LEAST_CORRELATION = 0.3  # of a scan in the brain with the surest one that is taken for the same modality
 _FINE_MM = 2.0  # voxels in the axial plane, in which lesions are outlined
 _THICK_MM = 8.5
 _LEAST_COVERED = 0.9  # of the brain
+_SMALLEST_BRAIN_ML, _LARGEST_BRAIN_ML = 800.0, 2000.0  # with the fluid in it
+_FAR_MM = 10.0
 _PLACES = 20_000  # in the brain, enough to say how much of it a scan covers
 
 
@@ -104,6 +111,30 @@ def warnings_about(grid: Grid, row: np.ndarray, brain: np.ndarray, brain_affine:
     share = covered(grid, brain, brain_affine)
     if share < _LEAST_COVERED:
         said.append(f"it covers {100 * share:.0f} % of the brain")
+    return tuple(said)
+
+
+def flags_on(
+    set_aside: Sequence[SetAside],
+    scans: "Sequence[ScanResult]",
+    modalities: Sequence[str],
+    brain_ml: float,
+    is_marked: bool,
+) -> tuple[str, ...]:
+    """Returns what a reader of a result should look at first, in whole sentences."""
+    said = [f"{one.name} could not be read: it {one.reason}." for one in set_aside if one.is_damaged]
+    used = [scan for scan in scans if scan.used]
+    if "FLAIR" in modalities and not any(scan.taken_for == "FLAIR" for scan in used):
+        said.append("No FLAIR scan was used; without one, much of what there is goes unseen.")
+    if not brain_ml:
+        said.append("No brain was found in the scans.")
+    elif not _SMALLEST_BRAIN_ML <= brain_ml <= _LARGEST_BRAIN_ML:
+        said.append(f"The brain that was found measures {brain_ml:.0f} ml, which is unusual; look at its outline.")
+    for scan in used:
+        if scan.registration is not None and scan.registration.kept and scan.registration.shift_mm > _FAR_MM:
+            said.append(f"{scan.name} was moved by {scan.registration.shift_mm:.0f} mm; check that it lies right.")
+    if not is_marked:
+        said.append("Nothing was marked.")
     return tuple(said)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pimms_tf.clinic.intake import Scan, SetAside, take_in
-from pimms_tf.clinic.judging import chosen_reference, foreign, isotropic, warnings_about
+from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotropic, warnings_about
 from pimms_tf.clinic.registration import Registration, moved, register
 from pimms_tf.data.brain import brain_mask
 from pimms_tf.data.grids import Grid
@@ -129,9 +129,9 @@ def segment_patient(
             reference is none of the scans; the network needs names; see `take_in`.
     """
     began = time.perf_counter()
-    segmenter = segmenter or _bundled()
-    _check_network(segmenter)
     intake = take_in([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
+    segmenter = segmenter or _bundled()
+    check_network(segmenter)
     seen = _classified(segmenter, intake.scans)
     candidates = [one for one in seen if not one.reason]
     if not candidates:
@@ -165,9 +165,11 @@ def segment_patient(
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0
     brain = brain_mask(np.stack([image.data[..., 0] for image in images], axis=-1), grid.affine)
+    brain_ml = _volume_ml(brain, grid.affine)
+    scans = tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen)
     return PatientResult(
         patient=patient,
-        scans=tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen),
+        scans=scans,
         set_aside=intake.set_aside,
         modalities=segmenter.preparation.modalities,
         class_names=segmenter.preparation.class_names,
@@ -179,7 +181,7 @@ def segment_patient(
         space_mm=space_mm,
         volume_ml=_volume_ml(marked, mask.affine),
         volume_range_ml=tuple(_volume_ml(soft >= least, mask.affine) for least in reversed(RANGE)),
-        flags=(),
+        flags=flags_on(intake.set_aside, scans, segmenter.preparation.modalities, brain_ml, marked.any()),
         seconds=time.perf_counter() - began,
     )
 
@@ -208,7 +210,12 @@ def _bundled() -> "Segmenter":
     return bundled()
 
 
-def _check_network(segmenter: "Segmenter") -> None:
+def check_network(segmenter: "Segmenter") -> None:
+    """Refuses a network that cannot take nameless scans to a mask.
+
+    Raises:
+        InputError: it must be told names, or it segments nothing.
+    """
     preparation = segmenter.preparation
     if preparation.variant in ("hemis", "classifier") or preparation.standardises:
         why = {

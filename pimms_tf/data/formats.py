@@ -18,6 +18,7 @@ from pimms_tf.errors import InputError
 log = logging.getLogger(__name__)
 
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".mgh", ".mgz")
+MINC_SUFFIXES = (".mnc", ".mnc.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 Reader = Callable[[Path], tuple[np.ndarray, Grid]]
 
@@ -111,7 +112,15 @@ def _reader(path: Path, loader: str | None) -> Reader:
         return LOADERS[loader.lower()]
     if name.endswith(NIBABEL_SUFFIXES):
         return _read_nibabel
+    if name.endswith(MINC_SUFFIXES):
+        return _read_minc
     return _read_picture if name.endswith(PICTURE_SUFFIXES) else _read_simpleitk
+
+
+def _read_minc(path: Path) -> tuple[np.ndarray, Grid]:
+    # SimpleITK, which opens these too, takes their coordinates to the right and front for ones to the left and back.
+    image = nib.load(path)
+    return np.asanyarray(image.dataobj), Grid(_spatial_shape(image.shape), np.array(image.affine, float))
 
 
 def _read_nibabel(path: Path) -> tuple[np.ndarray, Grid]:
