@@ -54,7 +54,8 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--iteration", type=int, metavar="N", help="number of the new checkpoint; default: the old one's")
     sub.add_argument("--recorded", type=Path, metavar="NPZ", help="input and outputs of the original to compare with")
     sub = verb("report", _report, "tabulate result files of evaluation; test two for a difference", overrides=False)
-    sub.add_argument("results", nargs="+", type=Path, metavar="CSV", help="evaluation.csv of one or more models")
+    text = "evaluation.csv of one or more models, or the folder of a study, of which the report is written again"
+    sub.add_argument("results", nargs="+", type=Path, metavar="CSV|FOLDER", help=text)
 
 
 def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Config:
@@ -184,6 +185,11 @@ def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _report(arguments: argparse.Namespace, words: list[str]) -> int:
+    if len(arguments.results) == 1 and arguments.results[0].is_dir():
+        from pimms_tf.comparison import read_comparison, write_comparison
+
+        print(f"Saved {write_comparison(read_comparison(arguments.results[0]), arguments.results[0])}")
+        return 0
     from pimms_tf.evaluation import side_by_side
 
     print(side_by_side(arguments.results))
