@@ -5,18 +5,19 @@ Each file appears whole or not at all, and `result.json` last, so that its prese
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from pimms_tf.clinic.bids import write_bids
 from pimms_tf.clinic.intake import MASK, PROBABILITY, RESULT
 from pimms_tf.clinic.lesions import Lesion, lesions_of, write_lesions
 from pimms_tf.clinic.patient import PatientResult, ScanResult
 from pimms_tf.clinic.provenance import Provenance, provenance
 from pimms_tf.clinic.report import write_report
+from pimms_tf.clinic.viewers import write_viewer_files
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, resample_onto, write_image
 from pimms_tf.errors import InputError
@@ -36,15 +37,19 @@ def write_result(
     also_on: Sequence[str] = (),
     weights: Path | str = "bundled",
     command: Sequence[str] | None = None,
+    dicom_seg: bool = False,
+    bids: Path | None = None,
 ) -> tuple[Lesion, ...]:
     """Returns the lesions of the mask after all files of a patient's result were written to a folder, new or not.
 
     Args:
         also_on: scans on whose own grids the mask is wanted, too.
         weights, command: how the result came about; see `provenance`.
+        dicom_seg: `mask.dcm`, too; see `write_dicom_seg`, which is tried when all else is written.
+        bids: the data set of derivatives to which the patient is added under its name, too; see `write_bids`.
 
     Raises:
-        InputError: see `write_images`.
+        InputError: see `write_images`, `write_dicom_seg` and `write_bids`.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -53,19 +58,16 @@ def write_result(
     write_text(folder / SCANS, tsv_text(scans_table(result)))
     write_lesions(lesions, folder / LESIONS)
     made = provenance(weights, command)
-    write_report(result, folder, made, lesions, view_lines(result, folder))
+    write_report(result, folder, made, lesions, write_viewer_files(result, folder))
     write_text(folder / RESULT, json.dumps(result_record(result, made, lesions), indent=2, ensure_ascii=False) + "\n")
+    if bids is not None:
+        write_bids(result, bids, result.patient, lesions, made)
+    if dicom_seg:
+        # It takes a second to import highdicom, which those without DICOM need not wait.
+        from pimms_tf.clinic.dicom_seg import NAME, write_dicom_seg
+
+        write_dicom_seg(result, folder / NAME)
     return lesions
-
-
-def view_lines(result: PatientResult, folder: Path) -> tuple[str, ...]:
-    """Returns the command lines that show the mask on the reference in FSLeyes and in Freeview."""
-    reference = next(scan for scan in result.scans if scan.is_reference)
-    scan, mask = (shlex.quote(str(path)) for path in (reference.files[0], Path(folder) / MASK))
-    return (
-        f"fsleyes {scan} {mask} --overlayType label --lut random --outline",
-        f"freeview -v {scan} {mask}:colormap=heat:heatscale=0.5,1:opacity=0.5",
-    )
 
 
 def write_images(result: PatientResult, folder: Path, also_on: Sequence[str] = ()) -> list[Path]:

@@ -37,7 +37,8 @@ def test_a_folder_of_scans_gives_a_folder_of_results(patient, tiny, capsys):
     command = ["segment", str(patient), "--output", str(out), "--no-register"]
     assert main([*command, "--grid-of", "2.nii.gz"]) == 0
     expected = {"mask.nii.gz", "probability.nii.gz", "scans.tsv", "lesions.tsv", "result.json", "report.html"}
-    assert expected | {"mask_on_2.nii.gz", "mosaic.png"} == {path.name for path in out.iterdir()}
+    others = {"mask_on_2.nii.gz", "mosaic.png", "colours.lut", "colours.txt"}
+    assert expected | others == {path.name for path in out.iterdir()}
     record, mask = json.loads((out / "result.json").read_text()), nib.load(out / "mask.nii.gz")
     rows = table(out / "scans.tsv")
     assert {row["scan"] for row in rows} == {"0.nii.gz", "1.nii.gz", "2.nii.gz"}
