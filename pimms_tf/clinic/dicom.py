@@ -151,9 +151,7 @@ def _check_spacing(series: Series) -> None:
     if len(gaps):
         where = ", ".join(f"{places[gap]:.1f} and {places[gap + 1]:.1f} mm" for gap in gaps[:3])
         missing = int(np.round(steps[gaps] / usual - 1).sum())
-        raise InputError(
-            f"lacks {missing} slice{'s' * (missing != 1)} between {where}; export it again"
-        )
+        raise InputError(f"lacks {missing} slice{'s' * (missing != 1)} between {where}; export it again")
 
 
 def _volume_of(header: Dataset) -> tuple:
@@ -184,5 +182,3 @@ def _by_instance(member: tuple[Path, Dataset]) -> tuple:
 def _text(header: Dataset, keyword: str) -> str:
     value = header.get(keyword)
     return "" if value is None else str(value).strip()
-
-

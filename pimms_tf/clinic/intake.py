@@ -5,7 +5,6 @@ names; a file that cannot be used is said and costs no other.
 """
 
 import hashlib
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from pimms_tf.errors import InputError
 
 if TYPE_CHECKING:
     from pimms_tf.clinic.dicom import Series
-
-log = logging.getLogger(__name__)
 
 MOST_SCANS = 50
 NEGLIGIBLE_MM = 1e-3  # headers that differ by less say the same
@@ -98,8 +95,6 @@ def take_in(paths: Sequence[Path]) -> Intake:
             f"{len(scans)} scans were found for one patient, and {MOST_SCANS} is the most; give the folder of one "
             "patient, or name fewer scans"
         )
-    for one in set_aside:
-        log.info("%s %s", one.name, one.reason)
     return Intake(tuple(scans), tuple(set_aside))
 
 
@@ -281,5 +276,3 @@ def _nothing(paths: Sequence[Path], set_aside: Sequence[SetAside]) -> str:
     said = "; ".join(f"{one.name} {one.reason}" for one in set_aside[:3])
     more = f"; and {len(set_aside) - 3} more" if len(set_aside) > 3 else ""
     return f"{where}: no scan can be segmented: {said}{more}"
-
-

@@ -72,9 +72,7 @@ def isotropic(image: Image, space_mm: float) -> Grid:
     return Grid(shape, affine)
 
 
-def foreign(
-    scans: np.ndarray, scores: np.ndarray, names: Sequence[str], preparation: Preparation
-) -> Mapping[int, str]:
+def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], preparation: Preparation) -> Mapping[int, str]:
     """Returns the places of prepared scans (x, y, z, scan) that are none of the modalities, and why.
 
     Either no modality's score (scan, modality) is as high as the network's record asks for, or the scan looks unlike

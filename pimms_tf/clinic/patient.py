@@ -6,7 +6,6 @@
     take in → classify → choose the reference → register → resample → prepare → judge → segment
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pimms_tf.clinic.classifying import classify_scans
 from pimms_tf.clinic.intake import Scan, SetAside, take_in
 from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotropic, warnings_about
 from pimms_tf.clinic.registration import Registration, moved, register
@@ -23,12 +23,12 @@ from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, resample_onto
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
+from pimms_tf.inference.plausibility import doubts
 
 if TYPE_CHECKING:
     from pimms_tf.clinic.dicom import Series
     from pimms_tf.inference import Segmenter
 
-log = logging.getLogger(__name__)
 
 # Probabilities at which the largest and the smallest volume that may be true are measured; docs/segment.md says how
 # often the true one lay between them.
@@ -132,7 +132,11 @@ def segment_patient(
     intake = take_in([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
     segmenter = segmenter or _bundled()
     check_network(segmenter)
-    seen = _classified(segmenter, intake.scans)
+    count = len(segmenter.preparation.modalities)
+    seen = [
+        _Seen(one.scan, np.array(one.scores or (0.0,) * count, np.float32), one.reason)
+        for one in classify_scans(segmenter, intake.scans)
+    ]
     candidates = [one for one in seen if not one.reason]
     if not candidates:
         raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in seen))
@@ -141,30 +145,14 @@ def segment_patient(
     grid = fixed.scan.image.grid if space_mm is None else isotropic(fixed.scan.image, space_mm)
     if register and len(candidates) > 1:
         _register(candidates, fixed)
-    images = [_onto(one, fixed, grid) for one in candidates]
-    subject = segmenter.prepare(images, patient)
-    scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these
-    names = [one.scan.name for one in candidates]
-    out = foreign(subject.scans, scores[: len(images)], names, segmenter.preparation)
-    if out:
-        for number, reason in out.items():
-            candidates[number].reason, candidates[number].scores = reason, scores[number]
-        stay = [number for number in range(len(candidates)) if number not in out]
-        if not stay:
-            raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in candidates))
-        candidates, images = [candidates[number] for number in stay], [images[number] for number in stay]
-        # Prepared anew, since foreign scans had a say in where the brain is.
-        subject = segmenter.prepare(images, patient)
-        scores = segmenter.classify(subject)
-    for one, image, row in zip(candidates, images, scores[: len(images)], strict=True):
-        one.image, one.scores = image, row
+    candidates, subject, scores = _judged(segmenter, candidates, grid, patient)
     prepared = segmenter(_on_its_own_grid(subject), probabilities=True, scores=scores).image
     if contributions and len(candidates) > 1 and segmenter.takes_slices:
         _measure_contributions(segmenter, subject, scores, _soft(prepared), candidates)
     probabilities = restore(subject, prepared.data, order=1)
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0
-    brain = brain_mask(np.stack([image.data[..., 0] for image in images], axis=-1), grid.affine)
+    brain = brain_mask(np.stack([one.image.data[..., 0] for one in candidates], axis=-1), grid.affine)
     brain_ml = _volume_ml(brain, grid.affine)
     scans = tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen)
     return PatientResult(
@@ -181,7 +169,10 @@ def segment_patient(
         space_mm=space_mm,
         volume_ml=_volume_ml(marked, mask.affine),
         volume_range_ml=tuple(_volume_ml(soft >= least, mask.affine) for least in reversed(RANGE)),
-        flags=flags_on(intake.set_aside, scans, segmenter.preparation.modalities, brain_ml, marked.any()),
+        flags=(
+            *flags_on(intake.set_aside, scans, segmenter.preparation.modalities, brain_ml, marked.any()),
+            *(f"{text[0].upper()}{text[1:]}." for text in doubts(mask, brain)),
+        ),
         seconds=time.perf_counter() - began,
     )
 
@@ -210,34 +201,22 @@ def _bundled() -> "Segmenter":
     return bundled()
 
 
-def check_network(segmenter: "Segmenter") -> None:
-    """Refuses a network that cannot take nameless scans to a mask.
+def check_network(segmenter: "Segmenter", segments: bool = True) -> None:
+    """Refuses a network that cannot take nameless scans to a mask, or, unless it `segments`, to modalities.
 
     Raises:
         InputError: it must be told names, or it segments nothing.
     """
     preparation = segmenter.preparation
-    if preparation.variant in ("hemis", "classifier") or preparation.standardises:
-        why = {
-            "hemis": "a HeMIS network must be told which scan is which",
-            "classifier": "the network only tells modalities and segments nothing",
-        }.get(preparation.variant, "the network standardises the histogram of each scan by its name")
-        raise InputError(f"{why}; take the bundled weights, or a PIMMS network of variant soft, hard or online")
-
-
-def _classified(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[_Seen]:
-    """Each scan with the scores it has by itself, on its own grid."""
-    seen, count = [], len(segmenter.preparation.modalities)
-    for scan in scans:
-        try:
-            scores, reason = segmenter.classify(segmenter.prepare([scan.image]))[0], ""
-            if scores.max() < segmenter.preparation.least_score:
-                known = ", ".join(segmenter.preparation.modalities)
-                reason = f"is none of {known}: the best score is {scores.max():.2f}"
-        except InputError as error:
-            scores, reason = np.zeros(count, np.float32), f"cannot be prepared: {error}"
-        seen.append(_Seen(scan, scores, reason))
-    return seen
+    if preparation.variant == "hemis":
+        why = "a HeMIS network must be told which scan is which"
+    elif preparation.variant == "classifier" and segments:
+        why = "the network only tells modalities and segments nothing"
+    elif preparation.standardises:
+        why = "the network standardises the histogram of each scan by its name"
+    else:
+        return
+    raise InputError(f"{why}; take the bundled weights, or a PIMMS network of variant soft, hard or online")
 
 
 def _reference(seen: Sequence[_Seen], modalities: Sequence[str], wanted: Path | str | None) -> tuple[int, str]:
@@ -258,9 +237,28 @@ def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
             one.registration = register(one.scan.image, fixed.scan.image, brain if brain.any() else None)
 
 
-def _onto(one: _Seen, fixed: _Seen, grid: Grid) -> Image:
-    """The scan, after registration, on the grid of the mask."""
-    return resample_onto(one.placed, grid, 3, keep_zeros=True)
+def _judged(
+    segmenter: "Segmenter", seen: Sequence[_Seen], grid: Grid, patient: str
+) -> tuple[list[_Seen], Subject, np.ndarray]:
+    """The scans that are none too many, on the grid of the mask, as a subject, and their scores.
+
+    Each time one is set aside the others are prepared anew, since it had a say in where the brain is.
+    """
+    seen = list(seen)
+    for one in seen:
+        one.image = resample_onto(one.placed, grid, 3, keep_zeros=True)
+    while seen:
+        subject = segmenter.prepare([one.image for one in seen], patient)
+        scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these
+        for one, row in zip(seen, scores[: len(seen)], strict=True):
+            one.scores = row
+        out = foreign(subject.scans, scores[: len(seen)], [one.scan.name for one in seen], segmenter.preparation)
+        if not out:
+            return seen, subject, scores
+        for place, reason in out.items():
+            seen[place].reason, seen[place].image = reason, None
+        seen, left_out = [one for one in seen if not one.reason], [one for one in seen if one.reason]
+    raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in left_out))
 
 
 def _on_its_own_grid(subject: Subject) -> Subject:

@@ -1,18 +1,27 @@
 """The verbs for a patient's scans as they come, without any INI file: `segment` and `classify`."""
 
 import argparse
+import json
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pimms_tf.actions.sharding import read_shard
 from pimms_tf.commands.parser import AddVerb
 from pimms_tf.commands.running import import_tensorflow
 from pimms_tf.errors import InputError
+from pimms_tf.files import tsv_text
 
 if TYPE_CHECKING:
+    from pimms_tf.actions.sharding import Shard
+    from pimms_tf.clinic.cohort import PatientFiles
+    from pimms_tf.clinic.lesions import Lesion
     from pimms_tf.clinic.patient import PatientResult
     from pimms_tf.inference import Segmenter
 
+FORMATS = ("table", "tsv", "json")
 _SPACES_MM = (0.5, 5.0)
 
 
@@ -21,7 +30,11 @@ def add_verbs(verb: AddVerb) -> None:
     text = "segment a patient: any scans, in any order, without names; a mask, tables and a report come out"
     sub = verb("segment", _segment, text, overrides=False)
     text = "image files, DICOM folders, or folders that mix both"
-    sub.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help=text)
+    sub.add_argument("scans", nargs="*", type=Path, metavar="SCAN", help=text)
+    text = "many patients: a table (patient, path), a folder with a folder for each, or a BIDS tree"
+    sub.add_argument("--patients", type=Path, metavar="TSV|DIR", help=text)
+    sub.add_argument("--resume", action="store_true", help="pass over patients that are done already")
+    sub.add_argument("--shard", metavar="I/N", help="one of N parts of the patients; slurm: by array task")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the results")
     _add_model(sub)
     sub.add_argument("--patient", default="", metavar="NAME", help="how the report calls the patient")
@@ -32,6 +45,13 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--no-register", action="store_true", help=text)
     text = "file or name of a scan on whose own grid the mask is written, too; may be given several times"
     sub.add_argument("--grid-of", action="append", default=[], metavar="SCAN", help=text)
+    text = "say which modality each scan has; nothing is written or renamed"
+    sub = verb("classify", _classify, text, overrides=False)
+    text = "image files, DICOM folders, or folders that mix both"
+    sub.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help=text)
+    _add_model(sub)
+    sub.add_argument("--format", choices=FORMATS, default="table", help=f"{', '.join(FORMATS)}; default: table")
+    sub.add_argument("--bids-plan", metavar="LABEL", help="propose names for subject LABEL, as BIDS has them")
 
 
 def _add_model(sub: argparse.ArgumentParser) -> None:
@@ -40,30 +60,106 @@ def _add_model(sub: argparse.ArgumentParser) -> None:
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
+    from pimms_tf.clinic.cohort import PatientFiles, find_patients
     from pimms_tf.clinic.folder import write_result
     from pimms_tf.clinic.intake import check_paths
     from pimms_tf.clinic.patient import segment_patient
 
-    space_mm = None if arguments.space is None else _space_mm(arguments.space)
-    check_paths(arguments.scans)
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise InputError(f"--output {arguments.output} is a file; give a folder")
-    segmenter = _segmenter(arguments.model)
-    result = segment_patient(
-        arguments.scans,
-        segmenter,
-        patient=arguments.patient,
-        reference=arguments.reference,
-        space_mm=space_mm,
-        register=not arguments.no_register,
-    )
-    lesions = write_result(result, arguments.output, also_on=arguments.grid_of, weights=arguments.model or "bundled")
+    a = arguments
+    space_mm = None if a.space is None else _space_mm(a.space)
+    shard = None if a.shard is None else read_shard(a.shard)
+    if (a.patients is None) == (not a.scans):
+        raise InputError("give the scans of one patient, or many patients by --patients TSV|DIR")
+    for option, value in (("--resume", a.resume), ("--shard", a.shard)):
+        if value and a.patients is None:
+            raise InputError(f"{option} is for many patients; give them by --patients TSV|DIR")
+    for option, value in (("--patient", a.patient), ("--reference", a.reference), ("--grid-of", a.grid_of)):
+        if value and a.patients is not None:
+            raise InputError(f"{option} is for one patient; it cannot be given with --patients")
+    check_paths(a.scans)
+    patients = [] if a.patients is None else find_patients(a.patients)
+    if a.output.exists() and not a.output.is_dir():
+        raise InputError(f"--output {a.output} is a file; give a folder")
+    if a.patients is not None and a.output.resolve().is_relative_to(a.patients.resolve()):
+        raise InputError(f"--output {a.output} lies among the patients and would be taken for one; give another folder")
+    segmenter = _segmenter(a.model)
+
+    def segment(patient: PatientFiles, folder: Path) -> "tuple[PatientResult, Sequence[Lesion]]":
+        result = segment_patient(
+            patient.paths,
+            segmenter,
+            patient=patient.subject_id,
+            reference=a.reference,
+            space_mm=space_mm,
+            register=not a.no_register,
+        )
+        return result, write_result(result, folder, also_on=a.grid_of, weights=a.model or "bundled")
+
+    if a.patients is not None:
+        return _cohort(patients, a.output, segment, shard, a.resume)
+    result, lesions = segment(PatientFiles(a.patient, tuple(a.scans)), a.output)
     print("\n".join(_said(result, len(lesions))))
-    print(f"Saved {arguments.output}")
+    print(f"Saved {a.output}")
     return 0
 
 
-def _segmenter(folder: Path | None) -> "Segmenter":
+def _cohort(patients: "Sequence[PatientFiles]", folder: Path, segment, shard: "Shard | None", resume: bool) -> int:
+    """Segments patients and returns 0, or 1 if some could not be."""
+    from pimms_tf.clinic.cohort import segment_patients, write_cohort_page
+
+    part = patients if shard is None else shard.part_of(patients)
+
+    def report(done: int, total: int, text: str, left_s: float) -> None:
+        left = f", {left_s / 60:.0f} min left" if left_s >= 60 else ""
+        print(f"{done} of {total}{left}: {text}", flush=True)
+
+    failed = segment_patients(part, folder, segment, resume=resume, report=report)
+    print(f"Saved {write_cohort_page(patients, folder)}")
+    if failed:
+        print(f"{failed} of {len(part)} patients could not be segmented; their folders say why", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _classify(arguments: argparse.Namespace, words: list[str]) -> int:
+    from pimms_tf.clinic.classifying import bids_plan, classify_files
+    from pimms_tf.clinic.intake import check_paths
+
+    check_paths(arguments.scans)
+    label = arguments.bids_plan
+    if label is not None and not label.isalnum():
+        raise InputError(f"--bids-plan {label}: labels of BIDS hold letters and digits only")
+    segmenter = _segmenter(arguments.model, segments=False)
+    found, intake = classify_files(arguments.scans, segmenter)
+    modalities = segmenter.preparation.modalities
+    plan = dict(bids_plan(found, label)) if label else {}
+    rows = [["scan", "modality", *(f"score_{name}" for name in modalities), *(["bids"] if label else []), "remark"]]
+    for one in found:
+        scores = [f"{score:.4f}" for score in one.scores] or ["n/a"] * len(modalities)
+        names = [plan[one.scan.name] or "n/a"] if label else []
+        rows.append([one.scan.name, one.modality or "n/a", *scores, *names, one.reason])
+    for aside in intake.set_aside:
+        rows.append([aside.name, "n/a", *["n/a"] * (len(modalities) + bool(label)), aside.reason])
+    if arguments.format == "json":
+        print(json.dumps([dict(zip(rows[0], map(_value, row), strict=True)) for row in rows[1:]], indent=2))
+    else:
+        print(tsv_text(rows) if arguments.format == "tsv" else _aligned(rows), end="")
+    return 0
+
+
+def _value(cell: str) -> str | float | None:
+    """A cell of a table as JSON has it."""
+    if cell == "n/a":
+        return None
+    return float(cell) if re.fullmatch(r"\d\.\d{4}", cell) else cell
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _segmenter(folder: Path | None, segments: bool = True) -> "Segmenter":
     import_tensorflow()
     from pimms_tf.clinic.patient import check_network
 
@@ -74,7 +170,7 @@ def _segmenter(folder: Path | None) -> "Segmenter":
     from pimms_tf.inference import load_segmenter
 
     segmenter = load_segmenter(folder)
-    check_network(segmenter)
+    check_network(segmenter, segments)
     return segmenter
 
 

@@ -1,14 +1,18 @@
 """`pimms-tf segment` and `classify`: files in, files out, and one sentence for whatever cannot be used."""
 
+import gzip
 import json
+import os
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from pimms_tf.clinic.cohort import find_patients
 from pimms_tf.commands import patient_cli
 from pimms_tf.commands.cli import main
+from pimms_tf.errors import InputError
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def patient(scans, tmp_path):
 @pytest.fixture
 def tiny(segmenter, monkeypatch):
     """The command line with a segmenter that is made in no time."""
-    monkeypatch.setattr(patient_cli, "_segmenter", lambda folder: segmenter)
+    monkeypatch.setattr(patient_cli, "_segmenter", lambda folder, segments=True: segmenter)
 
 
 def table(path):
@@ -51,3 +55,167 @@ def test_a_folder_of_scans_gives_a_folder_of_results(patient, tiny, capsys):
     before = (out / "mask.nii.gz").read_bytes()
     assert main(command) == 0
     assert (out / "mask.nii.gz").read_bytes() == before
+
+
+# Mistakes
+
+
+def saved(path, data, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag((6.0, 6, 6, 1)) if affine is None else affine), path)
+    return path
+
+
+def noise(*shape):
+    return np.random.default_rng(0).uniform(0, 100, shape).astype(np.float32)
+
+
+def _truncated(folder):
+    path = saved(folder / "a.nii", noise(12, 12, 12))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def _flipped_bit(folder):
+    path = saved(folder / "a.nii.gz", noise(12, 12, 12))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(bytes(data))
+
+
+def _dicom_without_image(folder):
+    (folder / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
+
+
+BAD = {
+    "an empty folder": (lambda folder: None, "no scan is there; give NIfTI"),
+    "an empty file": (lambda folder: (folder / "a.nii").touch(), "a.nii is empty"),
+    "a text": (lambda folder: (folder / "a.doc").write_text("scan"), "a.doc is no image of a kind that is known here"),
+    "a text called NIfTI": (lambda folder: (folder / "a.nii").write_text("scan"), "a.nii is no image or is damaged"),
+    "gzip without end": (lambda folder: (folder / "a.nii.gz").write_bytes(gzip.compress(noise(999))[:60]), "damaged"),
+    "half a file": (_truncated, "a.nii is no image or is damaged"),
+    "a flipped bit": (_flipped_bit, "a.nii.gz is no image or is damaged"),
+    "a picture": (lambda folder: (folder / "a.png").write_bytes(b"x"), "a.png is a picture, not a scan"),
+    "a mask": (lambda folder: saved(folder / "a.nii", (noise(12, 12, 12) > 50) * 1.0), "has 2 different values"),
+    "a flat image": (lambda folder: saved(folder / "a.nii", np.ones((12, 12, 12))), "the same value in every voxel"),
+    "NaN": (lambda folder: saved(folder / "a.nii", np.full((12, 12, 12), np.nan)), "NaN or infinite"),
+    "four slices": (lambda folder: saved(folder / "a.nii", noise(12, 12, 4)), "has 4 slices; at least 5 are needed"),
+    "a slice": (lambda folder: saved(folder / "a.nii", noise(12, 12)), "has 1 slice; at least 5 are needed"),
+    "a series in time": (lambda folder: saved(folder / "a.nii", noise(12, 12, 12, 3)), "holds 3 volumes"),
+    "five axes": (lambda folder: saved(folder / "a.nii", noise(8, 8, 8, 2, 2)), "more than one axis beyond x, y and z"),
+    "a mouse": (lambda folder: saved(folder / "a.nii", noise(9, 9, 9), np.eye(4)), "measures 9 x 9 x 9 mm"),
+    "metres": (lambda folder: saved(folder / "a.nii", noise(9, 9, 9), 200 * np.eye(4)), "which is no head"),
+    "a link to nothing": (lambda folder: (folder / "a.nii").symlink_to("gone.nii"), "a.nii is a link to nothing"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "a.nii"), "a.nii is no regular file"),
+    "half a pair": (lambda folder: (folder / "a.hdr").write_bytes(bytes(348)), "a.hdr"),
+    "DICOM without an image": (_dicom_without_image, "a.dcm"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_segmented_ends_as_one_sentence(kind, tiny, tmp_path, capsys):
+    make, says = BAD[kind]
+    folder = tmp_path / "patient"
+    folder.mkdir()
+    make(folder)
+    assert main(["segment", str(folder), "--output", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("segment", "--output", "out"), "give the scans of one patient, or many patients by --patients"),
+        (("segment", "gone.nii", "--output", "out"), "gone.nii is not there"),
+        (("segment", "patient"), "the following arguments are required: --output"),
+        (("segment", "patient", "--output", "patient/0.nii.gz"), "--output patient/0.nii.gz is a file"),
+        (("segment", "patient", "--output", "out", "--space", "1cm"), "--space 1cm is no edge of voxels"),
+        (("segment", "patient", "--output", "out", "--shard", "1/2"), "--shard is for many patients"),
+        (("segment", "patient", "--output", "out", "--reference", "9.nii"), "reference 9.nii is none of the scans"),
+        (("segment", "patient", "--output", "out", "--grid-of", "9.nii"), "9.nii is no scan of this patient"),
+        (("segment", "patient", "--output", "out", "--spce", "1mm"), "did you mean --space?"),
+        (("segment", "--patients", "gone", "--output", "out"), "--patients gone is not there"),
+        (("segment", "--patients", "patient", "--output", "out"), "no folder is in it"),
+        (("segment", "--patients", ".", "--output", "out"), "lies among the patients"),
+        (("classify", "gone.nii"), "gone.nii is not there"),
+        (("classify", "patient", "--bids-plan", "a b"), "labels of BIDS hold letters and digits only"),
+    ],
+)
+def test_a_wrong_word_ends_as_one_sentence(argv, says, patient, tiny, monkeypatch, capsys):
+    monkeypatch.chdir(patient.parent)
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not (patient.parent / "out").exists()
+
+
+def test_a_damaged_file_costs_no_other_and_is_said(patient, tiny, tmp_path, capsys):
+    (patient / "3.nii").write_text("scan")
+    out = tmp_path / "out"
+    assert main(["segment", str(patient), "--output", str(out), "--no-register"]) == 0
+    record = json.loads((out / "result.json").read_text())
+    assert sum(scan["used"] for scan in record["scans"]) == 3
+    assert record["flags"][0].startswith("3.nii could not be read: it is no image or is damaged")
+    assert record["flags"][0] in capsys.readouterr().out
+
+
+# Classifying
+
+
+def test_a_pile_of_scans_is_classified_and_names_are_proposed(patient, tiny, capsys):
+    (patient / "mask.nii").touch()
+    assert main(["classify", str(patient), "--format", "json", "--bids-plan", "07"]) == 0
+    *rows, aside = json.loads(capsys.readouterr().out)
+    assert [row["scan"] for row in rows] == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
+    for row in rows:
+        scores = [row[f"score_{name}"] for name in ("T1", "T2", "FLAIR")]
+        assert sum(scores) == pytest.approx(1, abs=2e-4)
+        assert row[f"score_{row['modality']}"] == max(scores)
+        assert row["bids"].startswith("sub-07/anat/sub-07_")
+    assert aside["scan"] == "mask.nii"
+    assert aside["modality"] is None
+    assert main(["classify", str(patient), "--format", "tsv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert not any(path.name.startswith("sub-") for path in patient.iterdir())
+
+
+# Cohorts
+
+
+def test_one_bad_patient_does_not_stop_the_others(patient, tiny, tmp_path, capsys):
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    for name in ("anna", "carl"):
+        shutil.copytree(patient, cohort / name)
+    (cohort / "bert").mkdir()
+    (cohort / "bert" / "a.nii").touch()
+    command = ["segment", "--patients", str(cohort), "--output", str(out), "--no-register"]
+    assert main([*command, "--shard", "1/2"]) == 0  # anna and carl
+    assert not (out / "bert").exists()
+    made = (out / "anna" / "mask.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 patients could not be segmented" in said.err
+    assert "anna: done before" in said.out
+    assert (out / "anna" / "mask.nii.gz").stat().st_mtime_ns == made
+    assert "a.nii is empty" in (out / "bert" / "mistake.txt").read_text()
+    rows = table(out / "patients.tsv")
+    assert {row["patient"] for row in rows} == {"anna", "bert", "carl"}
+    assert rows[0]["patient"] == "bert"
+    assert (out / "index.html").is_file()
+
+
+def test_patients_are_found_in_tables_folders_and_bids_trees(tmp_path):
+    for name in ("sub-02/ses-a/anat", "sub-02/ses-b/anat", "sub-01/anat", "derivatives"):
+        (tmp_path / "bids" / name).mkdir(parents=True)
+    found = find_patients(tmp_path / "bids")
+    assert [patient.subject_id for patient in found] == ["sub-01", "sub-02_ses-a", "sub-02_ses-b"]
+    assert found[2].paths == (tmp_path / "bids" / "sub-02" / "ses-b" / "anat",)
+    listed = tmp_path / "list.tsv"
+    listed.write_text("patient\tpath\nanna\ta/1.nii\nbert\tb\nanna\ta/2.nii\n")
+    assert [(patient.subject_id, len(patient.paths)) for patient in find_patients(listed)] == [("anna", 2), ("bert", 1)]
+    listed.write_text("patient\tpath\n../x\ta.nii\n")
+    with pytest.raises(InputError, match="row 2: ../x cannot name a folder"):
+        find_patients(listed)
