@@ -38,8 +38,7 @@ class Registration:
 
     @property
     def shift_mm(self) -> float:
-        """How far the transform moves the centre of the coordinates' origin-free part: the length of its translation
-        at the centre it was found for is not kept, so this is the mean over the corners of a 160 mm cube."""
+        """How far the scan is moved: the mean over the corners of a cube of 160 mm around the coordinates' origin."""
         corners = 80.0 * np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
         moved = corners @ self.transform[:3, :3].T + self.transform[:3, 3]
         return float(np.linalg.norm(moved - corners, axis=1).mean())
@@ -112,9 +111,9 @@ def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
 
 def _coarse(image: sitk.Image, spacing_mm: float, smoothing_mm: float) -> sitk.Image:
     """The image smoothed and sampled about `spacing_mm` apart; axes that are coarser already stay as they are."""
-    sigmas = [smoothing_mm if step < spacing_mm else 0.0 for step in image.GetSpacing()]
-    if any(sigmas):
-        image = sitk.DiscreteGaussian(image, [sigma**2 for sigma in sigmas], 32, 0.01, True)
+    for axis, step in enumerate(image.GetSpacing()):
+        if step < spacing_mm:
+            image = sitk.RecursiveGaussian(image, smoothing_mm, False, 0, axis)
     factors = [max(1, int(round(spacing_mm / step))) for step in image.GetSpacing()]
     return sitk.Shrink(image, factors)
 
