@@ -16,6 +16,7 @@ from niftynet_compat import SubjectFiles
 from pimms_tf import __version__
 from pimms_tf.actions.failures import raise_failure, sentence
 from pimms_tf.actions.sharding import Shard, shards_of
+from pimms_tf.actions.waiting import Waits
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.data.intensity import LabelMapping, unmap_labels
 from pimms_tf.data.subjects import Subject, SubjectLoader
@@ -59,18 +60,21 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
     devices.prepare_machine(config.pimms.device_threads)
     if study.whole_slices:
         log.info("segmenting whole slices; windows and borders would be used with [PIMMS] inference_mode = windows")
-    chosen = study.used
+    chosen, place = study.used, ""
     if shard is not None:
-        chosen = shard.part_of(chosen)
-        log.info("shard %d of %d: %s", *shard, counted(len(chosen), "subject"))
-    model = trained_model(config, task)
-    write_settings(config)
-    journal.inference_starts(config, journal.files_by_section(study.cohort.files), chosen)
+        chosen, place = shard.part_of(chosen), f"shard {shard.number} of {shard.count}, "
+        log.info("%s%s", place, counted(len(chosen), "subject"))
+    with Waits() as waits, waits.on(f"{place}building the network and reading its weights"):
+        model = trained_model(config, task)
+    writes_lists = shard is None or shard.number == 1  # all would write the same
+    if writes_lists:
+        write_settings(config)
+    journal.inference_starts(config, journal.files_by_section(study.cohort.files), chosen, writes_lists)
     outputs = _outputs(study, shard)
     for output in outputs.values():
         sweep(output.folder.folder)
         sweep(output.records.folder)
-    done = journal.batch_reporter()
+    done = _Batches(journal.batch_reporter())
     with cohort.caching(study.loader, config, len(chosen)) as cached:
         run = _Run(
             study=study,
@@ -81,7 +85,7 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
             resume=resume,
             done=done,
         )
-        failed = _segment_all(run, chosen)
+        failed = _segment_all(run, chosen, place)
     for output in run.outputs.values():
         if output.folder.num_scans:
             log.info("Saved %s", output.folder.folder)
@@ -90,15 +94,29 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
         raise_failure(failed, len(chosen))
 
 
-def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles]) -> dict[str, Exception]:
-    """Reads, segments and writes all subjects, whatever becomes of single ones; returns the mistakes of these."""
+def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles], place: str) -> dict[str, Exception]:
+    """Reads, segments and writes all subjects, whatever becomes of single ones; returns the mistakes of these.
+
+    `place` stands before what is said of a subject.
+    """
     failed: dict[str, Exception] = {}
-    for number, (files, mistake) in enumerate(overlapped(chosen, run.read, run.compute, run.write), start=1):
-        if mistake is None:
-            log.info("%d of %d: %s", number, len(chosen), files.subject_id)
-        else:
-            failed[files.subject_id] = mistake
-            log.error("%d of %d: %s failed: %s", number, len(chosen), files.subject_id, sentence(mistake))
+    waits = Waits()
+
+    def compute(files: SubjectFiles, content: "_Prepared | list[Record]") -> "list[Record | _Result]":
+        run.done.num = 0
+        text = f"{place}segmenting {files.subject_id}"
+        with waits.on(lambda: f"{text}: {counted(run.done.num, 'batch', 'batches')} done"):
+            return run.compute(files, content)
+
+    with waits, waits.on(f"{place}reading scans"):
+        for number, (files, mistake) in enumerate(overlapped(chosen, run.read, compute, run.write), start=1):
+            if mistake is None:
+                log.info("%s%d of %d: %s", place, number, len(chosen), files.subject_id)
+            else:
+                failed[files.subject_id] = mistake
+                log.error(
+                    "%s%d of %d: %s failed: %s", place, number, len(chosen), files.subject_id, sentence(mistake)
+                )
     return failed
 
 
@@ -166,6 +184,17 @@ class _Result(NamedTuple):
     names: Sequence[str] = ()  # of the scans' files
 
 
+class _Batches:
+    """Counts batches as they are computed, and hands on how many seconds each took."""
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self.num, self._report = 0, report
+
+    def __call__(self, seconds: float) -> None:
+        self.num += 1
+        self._report(seconds)
+
+
 @dataclass(frozen=True)
 class _Run:
     """What is the same for all subjects, and the three steps of each: read, compute, write."""
@@ -176,7 +205,7 @@ class _Run:
     outputs: Mapping[Subset, _Output]
     key: str  # of weights and settings
     resume: bool
-    done: Callable[[float], None]  # told how many seconds each batch took
+    done: _Batches  # told how many seconds each batch took
 
     def read(self, files: SubjectFiles) -> _Prepared | list[Record]:
         """The prepared subject, or its records if it is done already."""

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -16,6 +17,9 @@ class _Named(Protocol):
 
 
 Files = TypeVar("Files", bound=_Named)
+
+_MOST_TASKS = 1000  # of an array, as Slurm comes
+_SITE = "Add what your site asks for, such as #SBATCH --partition=… and --account=…"
 
 
 class Shard(NamedTuple):
@@ -76,58 +80,121 @@ def _slurm_shard(environment: Mapping[str, str]) -> Shard:
     return Shard(task - first + 1, count)
 
 
-def write_batch_script(path: Path, command: Sequence[str], folder: Path, count: int) -> None:
-    """Writes `batch_script` to a file that must not be there yet, since scripts are edited.
+def environment_command() -> list[str]:
+    """The words that start pimms-tf of the environment that runs now, wherever they are run."""
+    program = Path(sys.executable).parent / "pimms-tf"
+    return [str(program)] if program.is_file() else [sys.executable, "-m", "pimms_tf"]
+
+
+def remarks_on_count(count: int, num_subjects: int | None) -> list[str]:
+    """Sentences about a number of shards that is more than a queue takes, or than there are subjects."""
+    remarks = []
+    if num_subjects is not None and 0 < num_subjects < count:
+        idle = count - num_subjects
+        remarks.append(f"there are {num_subjects} subjects, so that {idle} of the {count} shards are idle")
+    if count > _MOST_TASKS:
+        remarks.append(
+            f"a Slurm array of {count} tasks needs a MaxArraySize above {count}, which is 1001 unless a site sets it: "
+            "see scontrol show config"
+        )
+    return remarks
+
+
+def write_batch_scripts(
+    path: Path, command: Sequence[str], folder: Path, count: int, at_once: int = 0
+) -> tuple[Path, Path]:
+    """Writes the scripts of the shards, `path`, and of the merge beside it, and returns both.
+
+    Neither must be there yet, since scripts are edited. `at_once` limits how many shards run at a time, 0 does not.
 
     Raises:
-        InputError: it is there, or `count` is below 1.
+        InputError: one is there, `count` is below 1 or `at_once` below 0.
     """
     if count < 1:
         raise InputError(f"--shards {count}: a cohort is segmented in 1 shard or more")
-    if path.exists():
-        raise InputError(f"{path} is there already and may have been edited; remove it, or give another --output")
-    with replacing(path) as temporary:
-        temporary.write_text(batch_script(command, folder, count), encoding="utf-8")
+    if at_once < 0:
+        raise InputError(f"--at-once {at_once}: give how many shards may run at a time, or 0 for no limit")
+    merge = path.with_suffix(f".merge{path.suffix}")
+    for script in (path, merge):
+        if script.exists():
+            raise InputError(f"{script} is there already and may have been edited; remove it, or give another --output")
+    texts = batch_script(command, folder, count, at_once, path, merge), merge_script(command, folder, count)
+    for script, text in zip((path, merge), texts, strict=True):
+        with replacing(script) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return path, merge
 
 
-def batch_script(command: Sequence[str], folder: Path, count: int) -> str:
+def batch_script(
+    command: Sequence[str],
+    folder: Path,
+    count: int,
+    at_once: int = 0,
+    path: Path = Path("run.sbatch"),
+    merge: Path = Path("run.merge.sbatch"),
+) -> str:
     """Returns a Slurm script that runs an inference command in so many shards, one task of an array each.
 
     Args:
         command: the words of `pimms-tf inference CONFIG …`, without options of shards.
         folder: where relative paths of the command and of the INI file start.
+        at_once: how many shards run at a time, 0 for all.
+        path, merge: where the script will lie, and that of the merge.
     """
-    words = shlex.join(command)
+    own, other = shlex.quote(str(path)), shlex.quote(str(merge))
     return f"""\
 #!/bin/bash
-# Inference of a cohort in {count} shards, each a task of its own. A second job makes the lists of the whole cohort:
+# Inference of a cohort in {count} shards, each a task of its own. A job of its own then makes the lists of all:
 #
-#     job=$(sbatch --parsable THIS_FILE)
-#     sbatch --dependency=afterok:"$job" --array=1 THIS_FILE merge
+#     job=$(sbatch --parsable {own})
+#     sbatch --dependency=afterany:"$job" {other}
 #
-# Send shards that failed again by number, as in sbatch --array=3,5 THIS_FILE: what is done already is passed over. A
-# subject with a mistake in its files fails its shard after the others in it are done; the log names it.
+# The merge runs whether or not all shards were done. If one was not, it writes nothing and names the subjects that lack
+# a result and their shards. Send these again, and the merge behind them; what is done already is passed over:
+#
+#     job=$(sbatch --parsable --array=3,5 {own})
+#     sbatch --dependency=afterany:"$job" {other}
+#
+# A subject with a mistake in its files fails its shard after the others in it are done; the log names it.
 #
 #SBATCH --job-name=pimms-tf
-#SBATCH --array=1-{count}
+#SBATCH --array=1-{count}{f"%{at_once}" if at_once else ""}
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=4G
 #SBATCH --time=08:00:00
 #SBATCH --output=pimms-tf-%A_%a.log
+#SBATCH --open-mode=append
 #
-# Add what your site asks for, such as #SBATCH --partition=… and --account=…, and --gres=gpu:1 where there are GPUs.
+# {_SITE}, and --gres=gpu:1 where there are GPUs. --array=1-{count}%10
+# would run ten shards at a time.
 
 set -euo pipefail
-
-# Load here what provides pimms-tf, such as a module or a virtual environment.
-
 cd {shlex.quote(str(folder))}
+# srun gives a step the processors of its task only if it is told to.
+export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"
+srun {shlex.join(command)} --shard "${{SLURM_ARRAY_TASK_ID}}/{count}" --resume
+"""
 
-if [ "${{1:-}}" = merge ]; then
-    {words} --merge {count}
-    exit
-fi
 
-srun {words} --shard "${{SLURM_ARRAY_TASK_ID}}/{count}" --resume
+def merge_script(command: Sequence[str], folder: Path, count: int) -> str:
+    """Returns the Slurm script that makes the lists of a cohort done in `count` shards; see `batch_script`."""
+    return f"""\
+#!/bin/bash
+# Makes the lists of a cohort that was segmented in {count} shards; it computes nothing.
+#
+#SBATCH --job-name=pimms-tf-merge
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=2G
+#SBATCH --time=00:30:00
+#SBATCH --output=pimms-tf-merge-%j.log
+#SBATCH --open-mode=append
+#SBATCH --kill-on-invalid-dep=yes
+#
+# {_SITE}.
+
+set -euo pipefail
+cd {shlex.quote(str(folder))}
+{shlex.join(command)} --merge {count}
 """

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -14,6 +15,7 @@ Result = TypeVar("Result")
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 _TERMINATED = 143  # 128 + SIGTERM
 _GRACE_S = 5.0
+_LOST_S = 20.0  # Slurm kills what has not ended 30 s after it was asked to
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,17 @@ class StopSignals(AbstractContextManager):
     Until the first iteration is done there is nothing to save, so that the first one stops at once, too: by a
     KeyboardInterrupt, or, should the main thread not come back from TensorFlow within seconds, by the end of the
     process. Later, what `unless_asked` runs is left at once.
+
+    A worker of several may wait inside TensorFlow for another that is gone. With `waits_for_others` the process ends if
+    no iteration is done for `_LOST_S` seconds after it was asked to stop, or twice the longest iteration so far.
     """
 
     def __init__(self) -> None:
         # A worker that got no signal stops because of another one, which the queue told to end.
         self.exit_code = _TERMINATED
         self._asked, self._has_begun, self._at_once = False, False, True
+        self.waits_for_others = False
+        self._done_at, self._longest_s = 0.0, 0.0
         self._previous: dict[signal.Signals, object] = {}
         self._woken: tuple[socket.socket, socket.socket] | None = None
         self._left = threading.Event()
@@ -40,7 +47,10 @@ class StopSignals(AbstractContextManager):
 
     def begun(self) -> None:
         """To be called when an iteration is done: from then on there is something to save."""
-        self._has_begun, self._at_once = True, False
+        now = time.monotonic()
+        if self._has_begun:
+            self._longest_s = max(self._longest_s, now - self._done_at)
+        self._has_begun, self._at_once, self._done_at = True, False, now
 
     def unless_asked(self, work: Callable[[], Result]) -> Result | None:
         """What `work` returns; None as soon as a stop is asked for, if an iteration is done.
@@ -98,9 +108,17 @@ class StopSignals(AbstractContextManager):
     def _watch(self, woken: socket.socket) -> None:
         with woken:
             for number in iter(lambda: woken.recv(1), b""):
-                asked = number[0] in (signal.SIGINT, signal.SIGTERM)
-                if asked and not self._left.wait(_GRACE_S) and not self._has_begun:
-                    log.warning("%s", self.farewell(is_saved=False))
-                    logging.shutdown()
-                    # The main thread is inside TensorFlow; nothing else can end it.
-                    os._exit(128 + number[0])
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    self._see_it_end(128 + number[0])
+
+    def _see_it_end(self, exit_code: int) -> None:
+        asked_at = time.monotonic()
+        if self._left.wait(_GRACE_S) or (self._has_begun and not self.waits_for_others):
+            return
+        while self._has_begun and time.monotonic() - max(asked_at, self._done_at) < max(_LOST_S, 2 * self._longest_s):
+            if self._left.wait(_GRACE_S / 5):
+                return
+        log.warning("%s", self.farewell(is_saved=False))
+        logging.shutdown()
+        # The main thread is inside TensorFlow; nothing else can end it.
+        os._exit(exit_code)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from niftynet_compat import Config, ModelDir, ini_text, write_split
 from pimms_tf.actions.stopping import StopSignals
+from pimms_tf.actions.waiting import Waits
 from pimms_tf.actions.watched import WatchedBatches
 from pimms_tf.data.subjects import SubjectLoader
 from pimms_tf.files import replacing
@@ -47,10 +48,12 @@ def train(
     report: Callable[[Report], None],
     stop: StopSignals,
     prepared: Callable[[Prepared], None] | None = None,
+    waiting: Callable[[str, float], None] | None = None,
 ) -> str:
     """Trains the study's network; returns "finished", "early" or "interrupted".
 
-    `prepared` is called, by any thread, whenever one more subject is ready to be cut into windows.
+    `prepared` is called, by any thread, whenever one more subject is ready to be cut into windows; `waiting` whenever
+    nothing else was said for some seconds, with what the run waits for and how long it does already.
 
     Raises:
         ConfigError, InputError: a mistake in the configuration or the data.
@@ -58,24 +61,33 @@ def train(
     config = study.config
     if remark := remark_on_modality_loss(config):
         log.warning("%s", remark)
-    check_volumes(study)
+    with Waits(waiting) as waits, waits.on("reading the headers of the scans"):
+        check_volumes(study)
     devices.prepare_machine(config.pimms.device_threads)
     strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))
+    chief = devices.is_chief(strategy)
     with devices.watched(strategy, config.pimms.worker_timeout), ExitStack() as held:
+        held.enter_context(devices.ranked_log(strategy))
+        waits = held.enter_context(Waits(waiting if chief else lambda what, seconds: None))
         devices.check_equal_plans(strategy, _plan(study))
-        chief = devices.is_chief(strategy)
-        study = _begun(study, strategy, chief, held)
-        loader = held.enter_context(cohort.caching(study.loader, config, len(study.used), prepared))
-        state = _new_state(study, strategy)
+        with waits.on("looking at the training subjects"):
+            study = _begun(study, strategy, chief, held)
+        report_prepared = prepared if chief else None
+        loader = held.enter_context(cohort.caching(study.loader, config, len(study.used), report_prepared))
+        with waits.on("building the network"):
+            state = _new_state(study, strategy)
         checkpoints, best = _checkpoints(study, state, chief)
         _start(study, state, checkpoints)
         devices.check_equal_start(strategy, state.model, int(state.iteration.numpy()))
-        step = train_step(study, state, strategy)
-        batches = _batches(study, loader, state, strategy)
+        step = waits.saying(lambda: _computing(watched.num_taken < 2), train_step(study, state, strategy))
+        with waits.on("preparing the first subject"):
+            batches = _batches(study, loader, state, strategy)
         # Several processes look for a stop together, between two iterations.
-        left_at_once = stop.unless_asked if devices.cluster_in(strategy) is None else lambda work: work()
-        watched = WatchedBatches(batches, study.task.num_classes if study.task.segments else 0, left_at_once)
-        validate = _validation(study, loader, state, strategy)
+        stop.waits_for_others = devices.cluster_in(strategy) is not None
+        left_at_once = (lambda work: work()) if stop.waits_for_others else stop.unless_asked
+        awaiting = waits.saying(lambda: _filling(batches), left_at_once)
+        watched = WatchedBatches(batches, study.task.num_classes if study.task.segments else 0, awaiting)
+        validate = waits.saying("validating", _validation(study, loader, state, strategy))
         _say_amount_of_work(study, state, strategy)
         hooks = Hooks(
             report=watched.watching(lambda done: _report(done, stop, report if chief else None)),
@@ -101,6 +113,16 @@ def train(
         watched.say_times()
         devices.wait_for_all(strategy)  # a worker that leaves before the last file is written would be taken for dead
     return reason
+
+
+def _computing(first: bool) -> str:
+    compiling = "computing the first iteration, for which TensorFlow compiles the network"
+    return compiling if first else "computing an iteration"
+
+
+def _filling(batches: BatchDataset) -> str:
+    made, needed = batches.filled()
+    return f"filling the queue: {made} of {needed} windows" if made < needed else "waiting for windows"
 
 
 def _report(done: Report, stop: StopSignals, report: Callable[[Report], None] | None) -> None:

@@ -46,6 +46,11 @@ class WatchedBatches:
             self._look(batch)
             yield batch
 
+    @property
+    def num_taken(self) -> int:
+        """How many batches were taken."""
+        return len(self._waits)
+
     def watching(self, report: "Callable[[Report], None]") -> "Callable[[Report], None]":
         """Returns `report`, noting how long each iteration took."""
 

@@ -50,6 +50,10 @@ class _PlainLines(AbstractContextManager):
         if done.seconds > 0.5:
             print(f"prepared {done.subject_id}, {done.done} of {done.total} subjects ({done.seconds:.1f}s)", flush=True)
 
+    def waiting(self, what: str, seconds: float) -> None:
+        """Says what is waited for."""
+        print(f"{what}, for {seconds:.0f}s so far", flush=True)
+
     def __exit__(self, *_: object) -> None:
         sys.stdout.flush()
 
@@ -82,6 +86,7 @@ class _LiveLine(AbstractContextManager):
         self._progress = Progress(*columns)
         self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
         self._preparing = self._progress.add_task("", losses="subjects prepared", rate="", visible=False)
+        self._waiting = self._progress.add_task("", total=None, losses="", rate="", visible=False)
 
     def __enter__(self) -> "_LiveLine":
         self._progress.start()
@@ -92,6 +97,10 @@ class _LiveLine(AbstractContextManager):
         """Counts the subjects that are ready, until all are."""
         waiting = done.done < done.total
         self._progress.update(self._preparing, completed=done.done, total=done.total, visible=waiting)
+
+    def waiting(self, what: str, seconds: float) -> None:
+        """Shows what is waited for, until the next iteration is done."""
+        self._progress.update(self._waiting, losses=what, rate=f"{seconds:.0f} s", visible=True)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
@@ -107,5 +116,6 @@ class _LiveLine(AbstractContextManager):
         if report.phase == "validation":
             print(f"validation iter {report.iteration}: {losses}")
             return
+        self._progress.update(self._waiting, visible=False)
         rate = f"{1 / max(report.seconds, 1e-9):.1f} it/s"
         self._progress.update(self._task, completed=report.iteration, losses=losses, rate=rate)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from niftynet_compat import Config, load_config
 from niftynet_compat.schema.programs import network_complaint
-from pimms_tf.actions.sharding import read_shard, write_batch_script
+from pimms_tf.actions.sharding import environment_command, read_shard, remarks_on_count, write_batch_scripts
 from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.commands.parser import AddVerb
 from pimms_tf.commands.progress import counting, figures_of, progress
@@ -32,8 +32,9 @@ def add_verbs(verb: AddVerb) -> None:
             part = sub.add_mutually_exclusive_group()
             part.add_argument("--shard", metavar="I/N", help="one of N parts of the subjects; slurm: by array task")
             part.add_argument("--merge", type=int, metavar="N", help="write the lists of a cohort done in N shards")
-    sub = verb("slurm", _slurm, "write the batch script that runs an inference in shards on a Slurm cluster")
+    sub = verb("slurm", _slurm, "write the batch scripts that run an inference in shards on a Slurm cluster")
     sub.add_argument("--shards", type=int, default=8, metavar="N", help="tasks of the array; default: 8")
+    sub.add_argument("--at-once", type=int, default=0, metavar="K", help="tasks that may run at a time; default: all")
     sub.add_argument("--output", type=Path, default=Path("run.sbatch"), metavar="FILE", help="default: run.sbatch")
     sub.add_argument("--subsets", action="store_true", help="every non-empty subset of the modalities in turn")
     sub = verb("check", _check, "say what an action would find, miss and cost, without writing anything")
@@ -79,7 +80,7 @@ def _train(arguments: argparse.Namespace, words: list[str]) -> int:
         import_tensorflow()
         from pimms_tf.actions.train import train
 
-        reason = train(study, journal.also(report, config), stop, report.prepared)
+        reason = train(study, journal.also(report, config), stop, report.prepared, report.waiting)
     if reason in ("finished", "early"):
         return 0
     logging.getLogger(__name__).warning("%s", stop.farewell(is_saved=reason == "interrupted"))
@@ -108,13 +109,25 @@ def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _slurm(arguments: argparse.Namespace, words: list[str]) -> int:
-    _config(arguments, words, "inference")
+    config = _config(arguments, words, "inference")
     asked = ["--subsets"] if arguments.subsets else []
     app = ["-a", arguments.app] if arguments.app else []
-    command = ["pimms-tf", "inference", str(arguments.conf), *app, *asked, *words]
-    write_batch_script(arguments.output, command, Path.cwd(), arguments.shards)
-    print(f"Saved {arguments.output}; its first lines say how to use it")
+    command = [*environment_command(), "inference", str(arguments.conf), *app, *asked, *words]
+    output = arguments.output.absolute()
+    written = write_batch_scripts(output, command, Path.cwd(), arguments.shards, arguments.at_once)
+    for remark in remarks_on_count(arguments.shards, _num_subjects(config)):
+        logging.getLogger(__name__).warning("%s", remark)
+    print(f"Saved {written[0]} and {written[1]}; the first lines of the first say how to use them")
     return 0
+
+
+def _num_subjects(config: Config) -> int | None:
+    """How many subjects an inference would take; None if that cannot be known here, as before the training."""
+    from pimms_tf.study import inference_study
+
+    with suppress(InputError):
+        return len(inference_study(config).used)
+    return None
 
 
 def _evaluation(arguments: argparse.Namespace, words: list[str]) -> int:

@@ -118,7 +118,7 @@ class _Pass:
     """One pass over the batches of a run, as arrays; its threads begin at once and end when it is stopped or over."""
 
     def __init__(self, run: _Run) -> None:
-        self._run, self._trays, self._taking = run, {}, threading.Lock()
+        self._run, self._trays, self._taking, self._visited = run, {}, threading.Lock(), 0
         schedule = run.schedule
         self._blocks = functools.partial(schedule.block_numbers_from, run.start * run.batch_size)
         agenda = (visit for block in self._blocks() for visit in self._needed(block))
@@ -127,6 +127,12 @@ class _Pass:
     def stop(self) -> None:
         """Lets the threads go."""
         self._workers.stop()
+
+    def filled(self) -> tuple[int, int]:
+        """Of the windows of the first queue those that are made, and all."""
+        first = self._needed(next(iter(self._blocks()), 0))
+        per_visit = self._run.schedule.windows_per_visit
+        return min(self._visited, len(first)) * per_visit, len(first) * per_visit
 
     def batches(self) -> Iterator[Batch]:
         """The batches, from the first of the run on; stops the threads."""
@@ -172,6 +178,8 @@ class _Pass:
         for batch in np.unique(batches[made]).tolist():
             windows = np.flatnonzero(made & (batches == batch))
             self._tray(batch).fill((rows[windows] - run.rows[0]).tolist(), visit, windows.tolist())
+        with self._taking:
+            self._visited += 1
 
     def _tray(self, number: int) -> Tray:
         with self._taking:
@@ -190,6 +198,7 @@ class BatchDataset(tf.data.Dataset):
     def __init__(self, run: _Run, rank: int, prefetch: int, keep: bool = False) -> None:
         self._run, self._rank, self._prefetch = run, rank, max(prefetch, 1)
         self._keep, self._kept = keep, None
+        self._begun: _Pass | None = None
         num, slots, space = run.num_rows, run.recipe.max_slots, (None,) * rank
         self._generated = tf.data.Dataset.from_generator(
             lambda: self._arrays(self._begin()),
@@ -215,6 +224,10 @@ class BatchDataset(tf.data.Dataset):
     def subjects_of(self, number: int) -> list[int]:
         """The positions of the subjects in a batch, which is counted from 0 at the start of the run; loads nothing."""
         return self._run.schedule.subjects_in(number * self._run.batch_size, self._run.batch_size)
+
+    def filled(self) -> tuple[int, int]:
+        """Of the windows of the first queue of the latest pass those that are made, and all; 0 of 0 before any."""
+        return (0, 0) if self._begun is None else self._begun.filled()
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._generated]
@@ -249,7 +262,8 @@ class BatchDataset(tf.data.Dataset):
                 begun.stop()
 
     def _begin(self) -> _Pass | None:
-        return _Pass(self._run) if self._kept is None else None
+        self._begun = _Pass(self._run) if self._kept is None else None
+        return self._begun
 
     def _arrays(self, begun: _Pass | None) -> Iterator[Batch]:
         if begun is None:

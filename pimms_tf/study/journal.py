@@ -134,10 +134,16 @@ def training_starts(config: Config, parts: Mapping[Phase, Sequence[SubjectFiles]
         reader(config, len(parts[phase]), "image", "label", "weight", "sampler", "modalities")
 
 
-def inference_starts(config: Config, found: Mapping[str, Mapping[str, Path]], chosen: Sequence[SubjectFiles]) -> None:
+def inference_starts(
+    config: Config,
+    found: Mapping[str, Mapping[str, Path]],
+    chosen: Sequence[SubjectFiles],
+    writes_lists: bool = True,
+) -> None:
     """Opens the log file, writes the lists and says which subjects are read."""
     begin(config)
-    write_lists(config, found)
+    if writes_lists:
+        write_lists(config, found)
     subjects(config, found, _split_on_file(config))
     reader(config, len(chosen), "image")
     mappings_ready(config, None)

@@ -12,8 +12,9 @@ from pimms_tf.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# Slurm names nodes but no ports; jobs on one node take ports that lie apart.
-_FIRST_PORT, _PORTS_PER_JOB, _NUM_PORTS = 10000, 16, 20000
+# Slurm names nodes but no ports; jobs on one node, and the steps of a job, take ports that lie apart.
+_FIRST_PORT, _PORTS_PER_STEP, _STEPS_PER_JOB, _NUM_PORTS = 10000, 16, 8, 20000
+_NUMBERS = ("SLURM_JOB_ID", "SLURM_STEP_ID")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Cluster:
     def meet(self, says_every_s: float = 30.0) -> None:
         """Returns when each of the others has been there; logs now and then which ones have not.
 
-        While it waits, connections to its own port are accepted, where TensorFlow's server will accept them later.
+        While it waits, connections to its own port are accepted, at every address of the machine, where TensorFlow's
+        server will accept them later, which knows no other way.
 
         Raises:
             OSError: the port is in use.
@@ -132,8 +134,8 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
         )
     if index >= num:
         raise InputError(f"SLURM_PROCID = {index}, but there are only {num} tasks, counted from 0")
-    job = environ.get("SLURM_JOB_ID", "0")
-    first = _FIRST_PORT + (int(job) * _PORTS_PER_JOB if job.isdigit() else 0) % _NUM_PORTS
+    job, step = (int(text) if (text := environ.get(key, "")).isdigit() else 0 for key in _NUMBERS)
+    first = _FIRST_PORT + (job * _STEPS_PER_JOB + step) * _PORTS_PER_STEP % _NUM_PORTS
     workers = [f"{host}:{first + n}" for host, tasks in zip(hosts, per_host, strict=True) for n in range(tasks)]
     return Cluster(tuple(workers), index)
 

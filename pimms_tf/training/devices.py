@@ -142,6 +142,33 @@ def is_chief(of: tf.distribute.Strategy) -> bool:
     return cluster is None or cluster.index == 0
 
 
+@contextmanager
+def ranked_log(of: tf.distribute.Strategy) -> Iterator[None]:
+    """Lets a worker that is not the chief say only what goes wrong with it, and which worker it is.
+
+    Logs of all workers often end in one file, where the progress of each would say the same.
+    """
+    cluster = cluster_in(of)
+    if cluster is None or cluster.index == 0:
+        yield
+        return
+
+    def ranked(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING and not hasattr(record, "worker"):
+            record.msg, record.args = f"{cluster.named([cluster.index])}: {record.getMessage()}", ()
+            record.worker = cluster.index
+        return record.levelno >= logging.WARNING
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(ranked)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(ranked)
+
+
 def rows_here(of: tf.distribute.Strategy, batch_size: int) -> tuple[int, int]:
     """Returns which rows of a global batch this process computes, first and stop; `batch_size` is per replica.
 

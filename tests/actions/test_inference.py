@@ -1,6 +1,7 @@
 """Cohorts: one bad file, a rerun, shards on several computers; each subject is done once, and nothing by halves."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from niftynet_compat import ConfigError, load_config
 from pimms_tf.actions import inference
-from pimms_tf.actions.sharding import Shard
+from pimms_tf.actions.sharding import Shard, environment_command
 from pimms_tf.commands.cli import main
 from pimms_tf.errors import InputError
 from pimms_tf.files import kernel_id
@@ -284,7 +285,8 @@ def test_the_command_line_knows_shards_merges_and_reruns(cohort, capsys):
     assert cohort("inference", "x.ini", "--merge", "2", "--shard", "1/2") == 2
     assert cohort("slurm", "x.ini", "--shards", "5", "--save_seg_dir", "there") == 0
     script = (cohort.folder / "run.sbatch").read_text()
-    assert "srun pimms-tf inference x.ini --save_seg_dir there --shard" in script
+    assert f"srun {shlex.join(environment_command())} inference x.ini --save_seg_dir there --shard" in script
+    assert (cohort.folder / "run.merge.sbatch").is_file()
     assert f"cd {cohort.folder}\n" in script
     assert cohort("slurm", "x.ini") == 2
     assert "run.sbatch is there already" in capsys.readouterr().err

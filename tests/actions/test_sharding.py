@@ -3,11 +3,20 @@
 import os
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pimms_tf.actions.sharding import Shard, batch_script, read_shard, shards_of, write_batch_script
+from pimms_tf.actions.sharding import (
+    Shard,
+    batch_script,
+    environment_command,
+    read_shard,
+    remarks_on_count,
+    shards_of,
+    write_batch_scripts,
+)
 from pimms_tf.errors import InputError
 
 
@@ -85,17 +94,21 @@ def run_script(path, tmp_path, *words, **environment):
     return subprocess.run(["bash", str(path), *words], env=given, capture_output=True, text=True, check=False)
 
 
-def test_the_batch_script_runs_one_shard_per_task_and_then_the_merge(tmp_path):
+def test_the_batch_scripts_run_one_shard_per_task_and_then_the_merge(tmp_path):
     folder = tmp_path / "a folder"
     folder.mkdir()
-    path = tmp_path / "run.sbatch"
-    write_batch_script(path, ["pimms-tf", "inference", "my x.ini", "--save_seg_dir", "out"], folder, 8)
-    assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
-    assert "#SBATCH --array=1-8\n" in path.read_text(encoding="utf-8")
+    command = ["pimms-tf", "inference", "my x.ini", "--save_seg_dir", "out"]
+    path, merge = write_batch_scripts(tmp_path / "run.sbatch", command, folder, 8, at_once=3)
+    assert merge == tmp_path / "run.merge.sbatch"
+    for script in (path, merge):
+        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+        assert "#SBATCH --open-mode=append\n" in script.read_text(encoding="utf-8")
+    assert "#SBATCH --array=1-8%3\n" in path.read_text(encoding="utf-8")
+    assert "--array" not in merge.read_text(encoding="utf-8")
     done = run_script(path, tmp_path, SLURM_ARRAY_TASK_ID="3")
     call = "<inference <my x.ini <--save_seg_dir <out"
     assert done.stdout == f"{folder}: srun <pimms-tf {call} <--shard <3/8 <--resume\n"
-    done = run_script(path, tmp_path, "merge")
+    done = run_script(merge, tmp_path)
     assert done.stdout == f"{folder}: pimms-tf {call} <--merge <8\n"
 
 
@@ -108,11 +121,30 @@ def test_a_batch_script_outside_an_array_fails_instead_of_running_something_else
     assert done.stdout == ""
 
 
-def test_a_script_that_is_there_is_left_alone(tmp_path):
-    path = tmp_path / "run.sbatch"
-    path.write_text("edited")
-    with pytest.raises(InputError, match="is there already and may have been edited"):
-        write_batch_script(path, ["pimms-tf"], tmp_path, 2)
-    assert path.read_text() == "edited"
-    with pytest.raises(InputError, match="--shards 0"):
-        write_batch_script(tmp_path / "other", ["pimms-tf"], tmp_path, 0)
+def test_a_script_finds_the_environment_that_wrote_it():
+    program = environment_command()
+    assert Path(program[0]).is_absolute()
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, env={})
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["run.sbatch", "run.merge.sbatch"])
+def test_scripts_that_are_there_are_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("edited")
+    with pytest.raises(InputError, match=f"{name} is there already and may have been edited"):
+        write_batch_scripts(tmp_path / "run.sbatch", ["pimms-tf"], tmp_path, 2)
+    assert (tmp_path / name).read_text() == "edited"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("options", "sentence"), [((0,), "--shards 0"), ((2, -1), "--at-once -1")])
+def test_numbers_of_shards_out_of_range_are_refused(tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        write_batch_scripts(tmp_path / "run.sbatch", ["pimms-tf"], tmp_path, *options)
+
+
+def test_more_shards_than_subjects_or_than_a_queue_takes_are_remarked_on():
+    assert remarks_on_count(8, 8) == remarks_on_count(8, None) == remarks_on_count(1000, 5000) == []
+    assert remarks_on_count(8, 5) == ["there are 5 subjects, so that 3 of the 8 shards are idle"]
+    (remark,) = remarks_on_count(2000, 100_000)
+    assert "MaxArraySize above 2000" in remark

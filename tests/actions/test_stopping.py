@@ -73,10 +73,12 @@ def test_the_signals_are_as_before_in_the_end():
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)
-def test_a_process_whose_main_thread_does_not_come_back_ends_all_the_same(number, code):
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_a_process_whose_main_thread_does_not_come_back_ends_all_the_same(number, code, when):
     program = Path(__file__).with_name("deaf.py")
     environment = os.environ | {"PYTHONPATH": str(program.parents[2])}
-    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    command = [sys.executable, program, when]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout.readline() == "computing\n"
         process.send_signal(number)
         assert process.wait(timeout=60) == code

@@ -252,6 +252,15 @@ def test_windows_of_a_composed_change_are_those_of_the_whole_changed_subject():
     assert_equal(by_window, batches(4, **options | {"augment": augment, "threads": 5}))
 
 
+def test_how_far_the_first_queue_is_filled_can_be_asked():
+    dataset = training_batches(range(5), Loader(), None, cut(), 4, 7, 2)
+    assert dataset.filled() == (0, 0)
+    iterator = iter(dataset)
+    next(iterator)
+    assert dataset.filled() == (20, 20)  # five batches
+    iterator.close()
+
+
 def test_a_subject_loader_is_asked_for_the_images_and_the_id():
     class Files:
         def __init__(self, index):

@@ -95,11 +95,21 @@ def test_slurm_names_the_workers_in_the_order_of_its_tasks():
     cluster = cluster_of(slurm(2, "n[2,10]", 3, "2,1"))
     assert cluster == Cluster(("n2:10000", "n2:10001", "n10:10000"), 2)
     assert cluster_of(slurm(0, "n[08-10],gpu1", 4, "1(x4)", "3")).workers == (
-        "n08:10048",
-        "n09:10048",
-        "n10:10048",
-        "gpu1:10048",
+        "n08:10384",
+        "n09:10384",
+        "n10:10384",
+        "gpu1:10384",
     )
+
+
+def test_steps_of_one_job_and_jobs_on_one_node_have_ports_of_their_own():
+    def ports(job, step):
+        workers = cluster_of(slurm(0, "n1", 16, "16", job) | {"SLURM_STEP_ID": step}).workers
+        return {int(worker.rpartition(":")[2]) for worker in workers}
+
+    taken = [ports(job, step) for job in ("1000", "1001", "1002") for step in map(str, range(8))]
+    assert len(set.union(*taken)) == sum(map(len, taken))
+    assert all(10000 <= port < 30016 for port in set.union(*taken))
 
 
 def test_slurm_is_read_as_tensorflow_reads_it_where_names_sort_as_numbers(monkeypatch):
