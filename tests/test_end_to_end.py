@@ -496,7 +496,9 @@ def test_probabilities_have_an_image_per_class_and_are_scored(study):
 )
 def test_every_way_to_cut_windows_trains_and_segments(study, sampling):
     task = {"sampler": "lesion"} if sampling in ("weighted", "balanced") else {}
-    study.write(NETWORK={"name": "hemis", "window_sampling": sampling}, SEGMENTATION=task)
+    changes = {"random_flipping_axes": "0", "rotation_angle": "-5, 5", "scaling_percentage": "0, 5"}
+    network = {"name": "hemis", "window_sampling": sampling}
+    study.write(NETWORK=network, SEGMENTATION=task, TRAINING=changes | {"do_elastic_deformation": "True"})
     assert study("train", "x.ini", "--save_every_n", "1", "--max_iter", "1") == 0
     assert events(study.folder / "model" / "logs" / "0" / "validation")["preview"] == [1]
     for order in ("0", "1") if sampling == "resize" else ("0",):
