@@ -16,7 +16,7 @@ import numpy as np
 from pimms_tf.data.images import spline_coefficients
 
 Axes3 = tuple[int, int, int]
-_AT_ONCE = 2048  # places whose neighbours fit into a processor's cache
+_AT_ONCE = 2**16  # neighbours in a plane of the places that are read at once, to fit into a processor's cache
 _EDGE = 1e-6  # voxels that rounding may put a place outside
 
 
@@ -222,8 +222,10 @@ def spline_at(
     """
     lines = _Lines(coefficients)
     found = np.empty((len(coefficients), len(places[0])), np.float32)
-    for first in range(0, found.shape[1], _AT_ONCE):
-        part = slice(first, first + _AT_ONCE)
+    num_x, num_y = (_reach(order, sigma)[1] for sigma in smoothing[:2])
+    step = _AT_ONCE // (num_x * num_y)
+    for first in range(0, found.shape[1], step):
+        part = slice(first, first + step)
         inside, here = _inside([place[part] for place in places], lines.shape)
         (at_x, x), (at_y, y), (at_z, z) = (
             _neighbours(place, length, step, order, sigma)
@@ -267,16 +269,22 @@ def _neighbours(places: np.ndarray, length: int, step: int, order: int, sigma: f
     t = (places - first).astype(np.float32)
     weights = np.stack([1 - t, t]) if order == 1 else _cubic(t)
     gaussian = _gaussian(sigma)
-    reach = len(gaussian) // 2 + (0 if order == 1 else 1)
     if len(gaussian) > 1:
         smoothed = np.zeros((len(weights) + len(gaussian) - 1, len(t)), np.float32)
         for shift, factor in enumerate(gaussian):
             smoothed[shift : shift + len(weights)] += factor * weights
         weights = smoothed
     period = max(2 * (length - 1), 1)
-    voxels = np.arange(-reach, length - reach + len(weights)) % period
+    before, num = _reach(order, sigma)
+    voxels = np.arange(-before, length - before + num) % period
     distance = np.minimum(voxels, period - voxels) * step
-    return distance[first.astype(np.intp) + np.arange(len(weights))[:, np.newaxis]], weights
+    return distance[first.astype(np.intp) + np.arange(num)[:, np.newaxis]], weights
+
+
+def _reach(order: int, sigma: float) -> tuple[int, int]:
+    """How many neighbours on a line lie before the voxel at or below a place, and how many there are."""
+    smooth = int(4 * sigma + 0.5)
+    return (0, 2) if order == 1 else (1 + smooth, 4 + 2 * smooth)
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:
