@@ -14,6 +14,7 @@ seconds and in seconds of a processor, which do not depend on what else the mach
 """
 
 import argparse
+import functools
 import itertools
 import os
 import shutil
@@ -34,7 +35,7 @@ from scipy import ndimage
 
 from pimms_tf.data.augmentation import Augmentation, Elastic
 from pimms_tf.data.subjects import SubjectLoader
-from pimms_tf.data.windows import foreground_locations, uniform_locations
+from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.pipeline import keys
 from pimms_tf.pipeline.cache import CachedLoader
 
@@ -96,6 +97,19 @@ def pace(batches, batch_size: int, num_windows: int) -> Pace:
     list(itertools.islice(iter(batches), count))
     return Pace(*(count * batch_size / (now - then) for now, then in zip(
         (time.perf_counter(), time.process_time()), (began, used), strict=True)))  # fmt: skip
+
+
+def whole_volume_pace(subject, augment, locate, num_visits: int, windows_per_visit: int) -> Pace:
+    """Of visits to one subject, one after the other, without the pipeline around them."""
+    began, used = time.perf_counter(), time.process_time()
+    for visit in range(num_visits):
+        rng = np.random.default_rng(visit)
+        moved = augment(subject, rng)
+        for location in locate(moved, rng, windows_per_visit):
+            crop(moved.scans, location).copy()
+            crop(moved.label, location).copy()
+    num = num_visits * windows_per_visit
+    return Pace(num / (time.perf_counter() - began), num / (time.process_time() - used))
 
 
 def torchio_pace(subject, num_visits: int, elastic: bool, windows_per_visit: int) -> Pace | None:
@@ -242,33 +256,33 @@ def measure_augmented(arguments: argparse.Namespace, folder: Path) -> None:
         if measured is not None:
             paces.setdefault((kind, way, num), []).append(measured)
 
+    def locate(subject, rng, num):
+        return uniform_locations(subject.scans.shape[:3], WINDOW, num, rng)
+
     for _ in range(arguments.rounds):
         for (kind, changes), num in itertools.product(kinds.items(), arguments.windows_per_visit):
-            for reading in ("composed", "chained"):
-                augment = Augmentation(**changes, reading=reading)
-                windows = arguments.num_windows // 2 if reading == "composed" else arguments.chained_visits * num
-                batches = training_batches(
-                    subjects,
-                    cached,
-                    augment,
-                    lambda s, rng, num=num: uniform_locations(s.scans.shape[:3], WINDOW, num, rng),
-                    num,
-                    0,
-                    arguments.threads,
-                    permute=True,
-                    num_batches=windows // num,
-                )
-                note(kind, reading, num, pace(batches, num, windows))
+            batches = training_batches(
+                subjects,
+                cached,
+                Augmentation(**changes),
+                functools.partial(locate, num=num),
+                8,
+                0,
+                arguments.threads,
+                permute=True,
+            )
+            note(kind, "composed", num, pace(batches, 8, arguments.num_windows // 2))
+            chained = Augmentation(**changes, reading="chained")
+            note(kind, "chained", num, whole_volume_pace(prepared[0], chained, locate, arguments.chained_visits, num))
             if kind != "flip, bias":
                 note(kind, "TorchIO", num, torchio_pace(prepared[0], 1, "elastic" in kind, num))
     print(f"augmented windows {WINDOW} a second, {arguments.threads} threads, from the cache")
-    print(
-        f"  {'changes':32} {'a visit':>7} {'':10} {'by the clock':>12} {'by a processor':>14} {'composed : this':>15}"
-    )
+    titles = ("by the clock", "by a processor", "composed : this")
+    print(f"  {'changes':32} {'a visit':>7} {'':10} " + " ".join(f"{title:>15}" for title in titles))
     for (kind, way, num), measured in paces.items():
         clock, processor = (statistics.median(values) for values in zip(*measured, strict=True))
         ours = statistics.median(each.processor for each in paces[kind, "composed", num])
-        print(f"  {kind:32} {num:7} {way:10} {clock:12.1f} {processor:14.1f} {ours / processor:15.1f}")
+        print(f"  {kind:32} {num:7} {way:10} {clock:15.2f} {processor:15.2f} {ours / processor:15.1f}")
 
 
 if __name__ == "__main__":
