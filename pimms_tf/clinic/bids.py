@@ -40,26 +40,19 @@ _IGNORED = "*_lesions.tsv\n*_report.html\n*_mosaic.png\n"
 
 
 def write_bids(
-    result: PatientResult,
-    folder: Path,
-    subject: str,
-    lesions: Sequence[Lesion],
-    made: Provenance,
-    session: str = "",
+    result: PatientResult, folder: Path, lesions: Sequence[Lesion], made: Provenance, patient: str | None = None
 ) -> Path:
     """Returns the folder of a subject's images after they, and the files of a data set around them, were written.
 
-    `folder` is the data set of derivatives, new or made here before; `subject` and `session` are labels with or without
-    `sub-` and `ses-`.
+    `folder` is the data set of derivatives, new or made here before; `patient` is the name that `bids_labels` reads, by
+    default that of the result.
 
     Raises:
-        InputError: a label that is not of letters and digits; a data set in the folder that is another's.
+        InputError: a name that makes no labels; a data set in the folder that is another's.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    subject, session = (bids_label(word, prefix) for word, prefix in ((subject, "sub-"), (session, "ses-")))
-    if not subject:
-        raise InputError("a BIDS data set needs a label for the subject, such as 01")
+    subject, session = bids_labels(result.patient if patient is None else patient)
     _check_data_set(folder)
     stem = f"sub-{subject}" + (f"_ses-{session}" if session else "")
     anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
@@ -119,20 +112,20 @@ def _check_data_set(folder: Path) -> None:
         raise InputError(f"{folder} is a BIDS data set of other content; give a folder of its own, such as derivatives")
 
 
-def bids_label(word: str, prefix: str = "sub-") -> str:
-    """Returns a label without its prefix.
+def bids_labels(patient: str) -> tuple[str, str]:
+    """Returns the labels of subject and session in a name such as `01`, `sub-01` or `sub-01_ses-2`; "" for no session.
 
     Raises:
-        InputError: it is not of letters and digits.
+        InputError: it has no subject, or other characters than letters and digits.
     """
-    label = word.removeprefix(prefix)
-    if label and not re.fullmatch(r"[0-9a-zA-Z]+", label):
-        raise InputError(f"{word} is no label of BIDS, which has letters and digits alone; write {_plain(label)}")
-    return label
-
-
-def _plain(label: str) -> str:
-    return re.sub(r"[^0-9a-zA-Z]", "", label) or "01"
+    found = re.fullmatch(r"(?:sub-)?([0-9a-zA-Z]+)(?:_ses-([0-9a-zA-Z]+))?", patient)
+    if found is None:
+        plain = re.sub(r"[^0-9a-zA-Z]", "", patient.removeprefix("sub-")) or "01"
+        raise InputError(
+            f"patient {patient!r} cannot be a subject of BIDS, whose labels have letters and digits alone; give one "
+            f"such as {plain}"
+        )
+    return found[1], found[2] or ""
 
 
 def _json(record: dict[str, object]) -> str:

@@ -61,7 +61,7 @@ def write_result(
     write_report(result, folder, made, lesions, write_viewer_files(result, folder))
     write_text(folder / RESULT, json.dumps(result_record(result, made, lesions), indent=2, ensure_ascii=False) + "\n")
     if bids is not None:
-        write_bids(result, bids, result.patient, lesions, made)
+        write_bids(result, bids, lesions, made)
     if dicom_seg:
         # It takes a second to import highdicom, which those without DICOM need not wait.
         from pimms_tf.clinic.dicom_seg import NAME, write_dicom_seg

@@ -24,6 +24,7 @@ REPORT, MOSAIC = "report.html", "mosaic.png"
 _MOST_VIEWED = 4  # scans that the slider shows
 _MOST_SHOWN = 16  # scans in mosaics and checkerboards
 _MOSAIC_SLICES = 6
+_BOARD_PIXELS = 220
 _MOST_LESIONS = 50  # in the table
 # Rounds of a quality and a number of slices, until the pictures take less than so many characters.
 _QUALITIES = ((82, 64), (70, 64), (55, 48), (40, 32), (30, 16))
@@ -112,7 +113,7 @@ def write_report(
         OSError: the folder cannot be written.
     """
     lesions = tuple(lesions_of(result) if lesions is None else lesions)
-    show = _Show(result)
+    show = Show(result)
     for quality, most_slices in _QUALITIES:
         page = _page(result, show, lesions, made or provenance(), tuple(view_lines), quality, most_slices)
         text = templates().get_template("report.html").render(page=page, result=result)
@@ -123,7 +124,7 @@ def write_report(
     return write_text(Path(folder) / REPORT, text)
 
 
-class _Show:
+class Show:
     """The volumes of a result, turned and cut to what is shown."""
 
     def __init__(self, result: PatientResult) -> None:
@@ -175,10 +176,23 @@ class _Show:
             rows.append(pictures.side_by_side(list(drawn)))
         return np.concatenate(rows)
 
+    def boards(self, number: int) -> np.ndarray:
+        """Checkerboards of the reference and another scan, in three planes through the middle of what is shown."""
+        boards = []
+        for plane in ("axial", "coronal", "sagittal"):
+            place = self.volumes[0].shape[pictures.PLANES.index(plane)] // 2
+            size_mm = self.stage.size_mm(plane)
+            one, other = (
+                pictures.scaled(pictures.cut(self.volumes[each], self.stage, place, plane), size_mm, _BOARD_PIXELS)
+                for each in (0, number)
+            )
+            boards.append(pictures.checkerboard(one, other, size_mm))
+        return pictures.side_by_side(pictures.of_one_height(boards))
+
 
 def _page(
     result: PatientResult,
-    show: _Show,
+    show: Show,
     lesions: tuple[Lesion, ...],
     made: Provenance,
     view_lines: tuple[str, ...],
@@ -223,7 +237,7 @@ def doubts_of(result: PatientResult) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said))
 
 
-def _viewer(show: _Show, shown: Sequence[int], quality: int) -> Viewer:
+def _viewer(show: Show, shown: Sequence[int], quality: int) -> Viewer:
     stage, viewed = show.stage, show.viewed()
     frames = tuple(tuple(pictures.jpeg_uri(show.picture(scan, place), quality) for place in shown) for scan in viewed)
     height, width = show.picture(0, shown[0]).shape
@@ -250,21 +264,11 @@ def _viewer(show: _Show, shown: Sequence[int], quality: int) -> Viewer:
     )
 
 
-def _checks(show: _Show, quality: int) -> list[Figure]:
-    """Checkerboards of the reference and each other scan in three planes through the middle of what is shown."""
-    figures = []
-    for number, scan in enumerate(show.scans[1:], start=1):
-        boards = []
-        for axis, plane in ((2, "axial"), (1, "coronal"), (0, "sagittal")):
-            place, size_mm = show.volumes[0].shape[axis] // 2, show.stage.size_mm(plane)
-            one, other = (
-                pictures.scaled(pictures.cut(show.volumes[each], show.stage, place, plane), size_mm, 220)
-                for each in (0, number)
-            )
-            boards.append(pictures.checkerboard(one, other, size_mm))
-        caption = f"taken for {scan.taken_for}; {_registered(scan)}"
-        figures.append(_figure(scan, pictures.side_by_side(pictures.of_one_height(boards)), quality, caption))
-    return figures
+def _checks(show: Show, quality: int) -> list[Figure]:
+    return [
+        _figure(scan, show.boards(number), quality, f"taken for {scan.taken_for}; {_registered(scan)}")
+        for number, scan in enumerate(show.scans[1:], start=1)
+    ]
 
 
 def _registered(scan: ScanResult) -> str:
@@ -309,7 +313,7 @@ def _title(scan: ScanResult) -> str:
     return f"{scan.taken_for}: {scan.name}" if scan.taken_for else scan.name
 
 
-def _middle(show: _Show, number: int) -> int:
+def _middle(show: Show, number: int) -> int:
     """The slice with most of a lesion."""
     other_axes = tuple(axis for axis in range(3) if axis != show.stage.axis)
     return int(np.argmax(np.count_nonzero(show.numbers == number, axis=other_axes)))

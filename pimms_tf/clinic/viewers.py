@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 from pimms_tf.clinic.intake import MASK
-from pimms_tf.clinic.patient import PatientResult
+from pimms_tf.clinic.patient import PatientResult, ScanResult
+from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.files import write_text
 
@@ -15,24 +16,10 @@ REFERENCE = "reference.nii.gz"
 COLOURS = ((255, 212, 0), (0, 200, 255), (255, 120, 120), (140, 255, 140))
 
 
-def write_viewer_files(result: PatientResult, folder: Path) -> tuple[str, ...]:
-    """Returns command lines that show the mask over its reference in FSLeyes and Freeview; writes what they name.
-
-    That is a colour table for each, and `reference.nii.gz` where the reference came as DICOM, whose slices these
-    programs do not open one by one.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    folder = Path(folder)
-    names = result.class_names[1:] or ("lesion",)
-    write_text(folder / FSLEYES_COLOURS, fsleyes_colours(names))
-    write_text(folder / FREEVIEW_COLOURS, freeview_colours(names))
-    reference = next(scan for scan in result.scans if scan.is_reference)
-    shown = reference.files[0]
-    if reference.series is not None and reference.image is not None:
-        shown = folder / REFERENCE
-        write_image(Image(reference.image.data, reference.image.affine), shown)
+def view_lines(result: PatientResult, folder: Path) -> tuple[str, ...]:
+    """Returns command lines that show the mask in a patient's folder over its reference, in FSLeyes and Freeview."""
+    folder, reference = Path(folder), _reference(result)
+    shown = reference.files[0] if reference.series is None else folder / REFERENCE
     scan, mask, lut, table = (
         shlex.quote(str(path)) for path in (shown, folder / MASK, folder / FSLEYES_COLOURS, folder / FREEVIEW_COLOURS)
     )
@@ -40,6 +27,25 @@ def write_viewer_files(result: PatientResult, folder: Path) -> tuple[str, ...]:
         f"fsleyes {scan} {mask} --overlayType label --lut {lut} --outline",
         f"freeview -v {scan} {mask}:colormap=lut:lut={table}:outline=1",
     )
+
+
+def write_viewer_files(result: PatientResult, folder: Path) -> tuple[str, ...]:
+    """Returns the lines of `view_lines` after the files that they name were written.
+
+    These are a colour table for each program, and `reference.nii.gz` where the reference came as DICOM, whose slices
+    the programs do not open one by one.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder, reference = Path(folder), _reference(result)
+    names = result.class_names[1:] or ("lesion",)
+    write_text(folder / FSLEYES_COLOURS, fsleyes_colours(names))
+    write_text(folder / FREEVIEW_COLOURS, freeview_colours(names))
+    if reference.series is not None and reference.image is not None:
+        grid = Grid(reference.image.shape, reference.image.affine)
+        write_image(Image(reference.image.data, reference.image.affine, grid), folder / REFERENCE)
+    return view_lines(result, folder)
 
 
 def fsleyes_colours(names: tuple[str, ...]) -> str:
@@ -58,6 +64,10 @@ def freeview_colours(names: tuple[str, ...]) -> str:
         f"{number} {name.replace(' ', '-')} {red} {green} {blue} 0" for number, name, (red, green, blue) in _rows(names)
     ]
     return "\n".join(("# number name red green blue transparency", "0 background 0 0 0 0", *lines)) + "\n"
+
+
+def _reference(result: PatientResult) -> ScanResult:
+    return next(scan for scan in result.scans if scan.is_reference)
 
 
 def _rows(names: tuple[str, ...]) -> list[tuple[int, str, tuple[int, int, int]]]:

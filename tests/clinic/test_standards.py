@@ -122,7 +122,7 @@ def test_series_of_scanners_can_be_referred_to(tmp_path, a_result, name):
 
 def test_images_of_a_derivative_say_where_they_come_from(tmp_path, a_result):
     result = a_result()
-    anat = write_bids(result, tmp_path / "derivatives", "sub-01", lesions_of(result), MADE, session="2")
+    anat = write_bids(result, tmp_path / "derivatives", lesions_of(result), MADE, "sub-01_ses-2")
     assert anat == tmp_path / "derivatives" / "sub-01" / "ses-2" / "anat"
     stem = "sub-01_ses-2_space-orig_label-L_desc-pimms"
     mask = nib.load(anat / f"{stem}_mask.nii.gz")
@@ -136,9 +136,9 @@ def test_images_of_a_derivative_say_where_they_come_from(tmp_path, a_result):
 def test_another_data_set_and_other_labels_are_refused(tmp_path, a_result):
     (tmp_path / "dataset_description.json").write_text('{"Name": "raw"}')
     with pytest.raises(InputError, match="a BIDS data set of other content"):
-        write_bids(a_result(), tmp_path, "01", (), MADE)
-    with pytest.raises(InputError, match="sub-a_b is no label of BIDS, .* write ab"):
-        write_bids(a_result(), tmp_path / "new", "sub-a_b", (), MADE)
+        write_bids(a_result(), tmp_path, (), MADE, "01")
+    with pytest.raises(InputError, match="patient 'sub-a_b' cannot be a subject of BIDS, .* such as ab"):
+        write_bids(a_result(), tmp_path / "new", (), MADE, "sub-a_b")
     assert not (tmp_path / "new").exists()
 
 
@@ -147,7 +147,7 @@ def test_another_data_set_and_other_labels_are_refused(tmp_path, a_result):
 def test_the_validator_has_no_complaint(tmp_path, a_result):
     result = a_result()
     for subject in ("01", "02"):
-        write_bids(result, tmp_path / "derivatives", subject, lesions_of(result), MADE)
+        write_bids(result, tmp_path / "derivatives", lesions_of(result), MADE, subject)
     done = subprocess.run([VALIDATOR, tmp_path / "derivatives"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "[ERROR]" not in done.stdout
