@@ -8,8 +8,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image as Picture
 
-from pimms_tf.clinic import pictures
 from pimms_tf.clinic.lesions import lesions_of
 from pimms_tf.clinic.patient import segment_patient
 from pimms_tf.clinic.report import Show, doubts_of
@@ -19,6 +19,7 @@ from pimms_tf.files import replacing
 from pimms_tf.simulation.phantom import draw_phantom
 from pimms_tf.weights import bundled
 
+SPECK_VOXELS = 5
 SHIFT = nib.affines.from_matvec(nib.eulerangles.euler2mat(z=np.deg2rad(7)), (14, -9, 0))
 
 
@@ -46,11 +47,14 @@ def main(folder: Path) -> None:
             board = np.repeat(show.boards(number)[..., np.newaxis], 3, axis=2)
             rows.append(np.pad(board, ((8, 0), (0, rows[0].shape[1] - board.shape[1]), (0, 0))))
         with replacing(folder / f"report-{name}.png") as temporary:
-            temporary.write_bytes(pictures.png(np.concatenate(rows)))
+            Picture.fromarray(np.concatenate(rows)).quantize(64).save(temporary, optimize=True)
         low, high = result.volume_range_ml
         overlap = dice(subject.lesion, result.mask.data[..., 0] > 0)
         volume = f"{result.volume_ml:.1f} ml ({low:.1f} to {high:.1f})"
-        print(f"{name}: {volume}, {len(lesions_of(result))} lesions, Dice {overlap:.2f}")
+        lesions = lesions_of(result)
+        specks = [lesion.mean_probability for lesion in lesions if lesion.voxels <= SPECK_VOXELS]
+        print(f"{name}: {volume}, {len(lesions)} lesions, Dice {overlap:.2f}")
+        print(f"  {len(specks)} of at most {SPECK_VOXELS} voxels, of mean probability {np.mean(specks or np.nan):.2f}")
         for scan in result.scans:
             print(f"  {scan.name}: {scan.taken_for} {max(scan.scores):.2f}, share {scan.contribution:.2f}")
         print("".join(f"  {doubt}\n" for doubt in doubts_of(result)), end="")

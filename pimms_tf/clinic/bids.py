@@ -53,7 +53,7 @@ def write_bids(
     """
     folder = Path(folder)
     subject, session = bids_labels(result.patient if patient is None else patient)
-    _check_data_set(folder)
+    check_data_set(folder)
     stem = f"sub-{subject}" + (f"_ses-{session}" if session else "")
     anat = folder / f"sub-{subject}" / (f"ses-{session}" if session else "") / "anat"
     write_text(folder / "README.md", _README)
@@ -100,8 +100,13 @@ def _sidecar(result: PatientResult, made: Provenance, about: str) -> dict[str, o
     }
 
 
-def _check_data_set(folder: Path) -> None:
-    path = folder / "dataset_description.json"
+def check_data_set(folder: Path) -> None:
+    """Refuses a folder that is a data set of other content.
+
+    Raises:
+        InputError: it is.
+    """
+    path = Path(folder) / "dataset_description.json"
     if not path.is_file():
         return
     try:

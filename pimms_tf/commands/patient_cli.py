@@ -45,6 +45,10 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--no-register", action="store_true", help=text)
     text = "file or name of a scan on whose own grid the mask is written, too; may be given several times"
     sub.add_argument("--grid-of", action="append", default=[], metavar="SCAN", help=text)
+    text = "add the results, under the name of the patient, to a BIDS data set of derivatives, too"
+    sub.add_argument("--bids", type=Path, metavar="DIR", help=text)
+    text = "write mask.dcm, too, which refers to the series that the mask lies on; for scans in DICOM"
+    sub.add_argument("--dicom-seg", action="store_true", help=text)
     text = "say which modality each scan has; nothing is written or renamed"
     sub = verb("classify", _classify, text, overrides=False)
     text = "image files, DICOM folders, or folders that mix both"
@@ -64,6 +68,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     from pimms_tf.clinic.folder import write_result
     from pimms_tf.clinic.intake import check_paths
     from pimms_tf.clinic.patient import segment_patient
+    from pimms_tf.clinic.viewers import view_lines
 
     a = arguments
     space_mm = None if a.space is None else _space_mm(a.space)
@@ -78,6 +83,8 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
             raise InputError(f"{option} is for one patient; it cannot be given with --patients")
     check_paths(a.scans)
     patients = [] if a.patients is None else find_patients(a.patients)
+    if a.bids is not None:
+        _check_bids(a.bids, [patient.subject_id for patient in patients] or [a.patient])
     if a.output.exists() and not a.output.is_dir():
         raise InputError(f"--output {a.output} is a file; give a folder")
     if a.patients is not None and a.output.resolve().is_relative_to(a.patients.resolve()):
@@ -93,14 +100,32 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
             space_mm=space_mm,
             register=not a.no_register,
         )
-        return result, write_result(result, folder, also_on=a.grid_of, weights=a.model or "bundled")
+        return result, write_result(
+            result,
+            folder,
+            also_on=a.grid_of,
+            weights=a.model or "bundled",
+            dicom_seg=a.dicom_seg,
+            bids=a.bids,
+        )
 
     if a.patients is not None:
         return _cohort(patients, a.output, segment, shard, a.resume)
     result, lesions = segment(PatientFiles(a.patient, tuple(a.scans)), a.output)
     print("\n".join(_said(result, len(lesions))))
-    print(f"Saved {a.output}")
+    print(f"Saved {a.output}", *view_lines(result, a.output), sep="\n")
     return 0
+
+
+def _check_bids(folder: Path, patients: Sequence[str]) -> None:
+    """Refuses names that are no labels of BIDS, and folders of other data, before anything that takes time."""
+    from pimms_tf.clinic.bids import bids_labels, check_data_set
+
+    if patients == [""]:
+        raise InputError(f"--bids {folder} needs a label for the subject; give one, such as --patient 01")
+    for patient in patients:
+        bids_labels(patient)
+    check_data_set(folder)
 
 
 def _cohort(patients: "Sequence[PatientFiles]", folder: Path, segment, shard: "Shard | None", resume: bool) -> int:

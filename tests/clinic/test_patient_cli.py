@@ -57,6 +57,19 @@ def test_a_folder_of_scans_gives_a_folder_of_results(patient, tiny, capsys):
     assert (out / "mask.nii.gz").read_bytes() == before
 
 
+def test_other_formats_are_written_on_request(patient, tiny, tmp_path, capsys):
+    command = ["segment", str(patient), "--output", str(tmp_path / "out"), "--no-register", "--patient", "01"]
+    assert main([*command, "--bids", str(tmp_path / "bids"), "--dicom-seg"]) == 2
+    captured = capsys.readouterr()
+    assert "on whose grid the mask lies, is none" in captured.err  # said when all else is written
+    assert (tmp_path / "out" / "result.json").is_file()
+    assert not (tmp_path / "out" / "mask.dcm").exists()
+    written = (tmp_path / "bids" / "sub-01" / "anat" / "sub-01_space-orig_label-L_desc-pimms_mask.nii.gz").read_bytes()
+    assert written == (tmp_path / "out" / "mask.nii.gz").read_bytes()
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith("fsleyes ")
+
+
 # Mistakes
 
 
@@ -135,6 +148,8 @@ def test_what_cannot_be_segmented_ends_as_one_sentence(kind, tiny, tmp_path, cap
         (("segment", "patient", "--output", "out", "--shard", "1/2"), "--shard is for many patients"),
         (("segment", "patient", "--output", "out", "--reference", "9.nii"), "reference 9.nii is none of the scans"),
         (("segment", "patient", "--output", "out", "--grid-of", "9.nii"), "9.nii is no scan of this patient"),
+        (("segment", "patient", "--output", "out", "--bids", "b"), "--bids b needs a label for the subject"),
+        (("segment", "patient", "--output", "out", "--bids", "b", "--patient", "a b"), "cannot be a subject of BIDS"),
         (("segment", "patient", "--output", "out", "--spce", "1mm"), "did you mean --space?"),
         (("segment", "--patients", "gone", "--output", "out"), "--patients gone is not there"),
         (("segment", "--patients", "patient", "--output", "out"), "no folder is in it"),
