@@ -89,6 +89,13 @@ class Study:
         return main(argv)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options that point tests of servers at one that is running, see tests/server/conftest.py."""
+    parser.addoption("--server", help="URL of a model on a TensorFlow Serving: http://127.0.0.1:8501/v1/models/pimms")
+    parser.addoption("--server_grpc", default="127.0.0.1:8500", help="its gRPC address")
+    parser.addoption("--export", help="the folder that it serves")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_ones_own(tmp_path_factory) -> Iterator[None]:
     """Prepared scans go to a folder of the tests, also those of programs that they start."""
@@ -192,6 +199,30 @@ def classifier(tmp_path_factory, scans) -> Path:
     with eager_functions():
         network = {"name": "modality_classifier"}
         return trained_folder(tmp_path_factory.mktemp("classifier"), scans, NETWORK=network)
+
+
+@pytest.fixture(scope="session")
+def small_export(tmp_path_factory) -> Path:
+    """Version 1 of a small network, weights drawn, that takes windows, volumes and files; not to be changed."""
+    import keras
+
+    from pimms_tf.inference.preparation import Preparation
+    from pimms_tf.models import build_model
+    from pimms_tf.serving import export_saved_model
+
+    record = Preparation(
+        variant="soft",
+        choices={"classifier_blocks": 1, "classifier_features": (4, 8), "frontend": "highres_1x1"},
+        modalities=MODALITIES,
+        num_classes=2,
+        axcodes=("L", "P", "S"),
+        pixdim_mm=(1.5, 1.5, 0.0),
+        foreground="otsu_plus",
+        classifier_slices=3,
+    )
+    keras.utils.set_random_seed(3)
+    model = build_model("soft", 3, 2, **record.choices)
+    return export_saved_model(model, tmp_path_factory.mktemp("small"), preparation=record, card="Weights are drawn.")
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ HEAVY = {"tensorflow", "keras", "tensorboard"}
 # that stand further right. What lies loose in pimms_tf may be used everywhere.
 _FLOORS = (
     ("pimms_tf.commands",),
-    ("pimms_tf.check", "pimms_tf.actions", "pimms_tf.clinic", "pimms_tf.comparison"),
+    ("pimms_tf.check", "pimms_tf.actions", "pimms_tf.clinic", "pimms_tf.comparison", "pimms_tf.server"),
     ("pimms_tf.study",),
-    ("pimms_tf.weights", "pimms_tf.serving", "pimms_tf.inference", "pimms_tf.training"),
+    ("pimms_tf.weights", "pimms_tf.serving", "pimms_tf.graph", "pimms_tf.inference", "pimms_tf.training"),
     ("pimms_tf.pipeline", "pimms_tf.models"),
     ("pimms_tf.simulation", "pimms_tf.evaluation", "pimms_tf.data"),
     ("niftynet_compat",),

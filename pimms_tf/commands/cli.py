@@ -10,7 +10,7 @@ from pathlib import Path
 
 from niftynet_compat.runs.console import is_ours
 from pimms_tf import __version__
-from pimms_tf.commands import doctor_cli, migrate_cli, patient_cli, run_cli, simulate_cli, study_cli
+from pimms_tf.commands import doctor_cli, migrate_cli, patient_cli, run_cli, serving_cli, simulate_cli, study_cli
 from pimms_tf.commands.completion import SHELLS, completion_script
 from pimms_tf.commands.parser import Parser, section_words, verb_adder
 from pimms_tf.commands.running import guarded, import_tensorflow
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verb_adder(parser)
     patient_cli.add_verbs(verb)
     run_cli.add_verbs(verb)
+    serving_cli.add_verbs(verb)
     migrate_cli.add_verbs(verb)
     simulate_cli.add_verb(verb)
     doctor_cli.add_verb(verb)

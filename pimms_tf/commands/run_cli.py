@@ -9,6 +9,7 @@ from niftynet_compat import Config, load_config
 from niftynet_compat.schema.programs import network_complaint
 from pimms_tf.actions.sharding import environment_command, read_shard, remarks_on_count, write_batch_scripts
 from pimms_tf.actions.stopping import StopSignals
+from pimms_tf.actions.versions import check_output
 from pimms_tf.commands.parser import AddVerb
 from pimms_tf.commands.progress import counting, figures_of, progress
 from pimms_tf.commands.running import announce, import_tensorflow
@@ -45,7 +46,10 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("export", _export, "write a trained network as a SavedModel for TensorFlow Serving")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of numbered versions")
     sub.add_argument("--weights", choices=["bundled"], help="those that come with the package, without any INI file")
+    sub.add_argument("--model", type=Path, metavar="DIR", help="a model folder, without any INI file")
     sub.add_argument("--model_version", type=int, metavar="N", help="its number; default: the next free one")
+    text = "onnx adds prepared windows as an ONNX file, for machines without TensorFlow; default: saved_model"
+    sub.add_argument("--format", choices=["saved_model", "onnx"], default="saved_model", help=text)
     text = "make a model folder of a checkpoint of the released NiftyNet code"
     sub = verb("import-checkpoint", _import_checkpoint, text, overrides=False)
     sub.add_argument("prefix", type=Path, metavar="CHECKPOINT", help="its name up to .index: models/model.ckpt-26000")
@@ -161,18 +165,22 @@ def _check(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace, words: list[str]) -> int:
-    if arguments.weights and arguments.conf is None:
+    if arguments.model and (arguments.weights or arguments.conf):
+        raise InputError("--model says which network to export, and so does the other argument; give one of them")
+    output = (arguments.output, arguments.model_version, arguments.format == "onnx")
+    check_output(*output[:2])
+    if arguments.conf is None and (arguments.weights or arguments.model):
         import_tensorflow()
-        from pimms_tf.actions.export import export_bundled
+        from pimms_tf.actions.export import export_bundled, export_folder
 
-        print(export_bundled(arguments.output, arguments.model_version))
+        print(export_folder(arguments.model, *output) if arguments.model else export_bundled(*output))
         return 0
     words = [*words, "--weights", arguments.weights] if arguments.weights else words
     config = _config(arguments, words, "export")
     import_tensorflow()
     from pimms_tf.actions.export import export
 
-    print(export(config, arguments.output, arguments.model_version))
+    print(export(config, *output))
     return 0
 
 

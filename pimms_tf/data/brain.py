@@ -63,7 +63,7 @@ def brain_mask(scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) ->
     shape = present[0].shape
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
     down = averaging(shape, spacing_mm)
-    logits = np.mean([brain_logits(scaled(separable(scan, down)), _weights()) for scan in present], axis=0)
+    logits = np.mean([brain_logits(scaled(separable(scan, down)), brain_weights()) for scan in present], axis=0)
     up = [_between(*each) for each in zip(shape, spacing_mm, logits.shape, strict=True)]
     mask = _one_body(separable(logits, up) > np.log(threshold / (1 - threshold)))
     mask = _stripped(present, spacing_mm, mask)
@@ -118,7 +118,8 @@ def brain_logits(coarse: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.nd
 
 
 @lru_cache(maxsize=1)
-def _weights() -> dict[str, np.ndarray]:
+def brain_weights() -> dict[str, np.ndarray]:
+    """What the network has learnt, float32 by name."""
     path = resources.files("pimms_tf.data").joinpath("assets/brain.npz")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name].astype(np.float32) for name in arrays.files}

@@ -55,8 +55,25 @@ def exported_version(path: Path) -> Path | None:
     path = Path(path)
     if (path / _SAVED_MODEL).is_file():
         return path
-    numbers = [int(each.name) for each in path.glob("*") if each.name.isdecimal() and (each / _SAVED_MODEL).is_file()]
+    numbers = [number for number in versions(path) if (path / str(number) / _SAVED_MODEL).is_file()]
     return path / str(max(numbers)) if numbers else None
+
+
+def version_folder(path: Path) -> Path:
+    """As `exported_version`.
+
+    Raises:
+        InputError: there is no export.
+    """
+    folder = exported_version(path)
+    if folder is None:
+        raise InputError(f"there is no exported model in {path}; give the folder that an export has written")
+    return folder
+
+
+def versions(folder: Path) -> list[int]:
+    """The numbers by which what lies in a folder is called."""
+    return [int(item.name) for item in Path(folder).glob("*") if item.name.isdecimal()]
 
 
 def _exported_arrays(folder: Path) -> dict[str, np.ndarray]:

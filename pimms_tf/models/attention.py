@@ -45,7 +45,9 @@ class Attention(keras.layers.Layer):
             axes = "bn..."
         weights = scores
         if self.kind == "hard":
-            weights = ops.one_hot(ops.argmax(scores, axis=-1), scores.shape[-1], dtype=scores.dtype)
+            # Of whole numbers, since Keras looks at the bits of floats for a -0 first, which ONNX cannot.
+            is_best = ops.cast(ops.equal(scores, ops.max(scores, axis=-1, keepdims=True)), "int32")
+            weights = ops.one_hot(ops.argmax(is_best, axis=-1), scores.shape[-1], dtype=scores.dtype)
         weights = ops.cast(weights, _SUM_DTYPE) * ops.cast(valid, _SUM_DTYPE)[..., None]
         mixed = ops.einsum(f"{axes},bnm->b...m", ops.cast(scans, _SUM_DTYPE), weights)
         if self.normalise != "none":

@@ -73,13 +73,14 @@ def _comparison(x):
     looking for a value among all.
     """
     x = ops.where(ops.isnan(x), ops.full_like(x, float("inf")), x)
-    at = ops.argmax(ops.any(ops.not_equal(x[:, :, None], x[:, None]), axis=-1), axis=-1)  # (b, i, j)
+    differs = ops.any(ops.not_equal(x[:, :, None], x[:, None]), axis=-1)
+    at = ops.argmax(ops.cast(differs, "int32"), axis=-1)  # (b, i, j); ONNX has no argmax of truths
     batch, num_scans, num_lines, length = ops.shape(x)
     lines = ops.reshape(x, (batch * num_scans, num_lines, length))
     ours = rows_at(lines, ops.reshape(at, (batch * num_scans, num_scans)))
     ours = ops.reshape(ours, (batch, num_scans, num_scans, length))  # (b, i, j, value): the line of scan i
     theirs = ops.transpose(ours, (0, 2, 1, 3))
-    at = ops.argmax(ops.not_equal(ours, theirs), axis=-1)
+    at = ops.argmax(ops.cast(ops.not_equal(ours, theirs), "int32"), axis=-1)
     ours = ops.take_along_axis(ours, at[..., None], axis=-1)[..., 0]
     theirs = ops.transpose(ours, (0, 2, 1))
     return ops.cast(ours > theirs, "int32") - ops.cast(ours < theirs, "int32")

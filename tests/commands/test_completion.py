@@ -60,6 +60,8 @@ VERBS = {
     "inference",
     "evaluation",
     "export",
+    "verify",
+    "serve",
     "import-checkpoint",
     "report",
     "simulate",

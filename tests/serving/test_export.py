@@ -14,7 +14,7 @@ import tensorflow as tf
 from pimms_tf.errors import InputError
 from pimms_tf.inference.preparation import Preparation, ScanSlot, read_preparation
 from pimms_tf.models import build_classifier, build_model
-from pimms_tf.serving.export import export_saved_model, exported_preparation, verify_export
+from pimms_tf.serving import export_saved_model, exported_preparation, verify_export
 
 SMALL = {"classifier_blocks": 1, "classifier_features": (4, 8, 8), "frontend": "paper_5x5"}
 RECORD = Preparation(
@@ -26,7 +26,7 @@ RECORD = Preparation(
     axcodes=("L", "P", "S"),
     pixdim_mm=(1.0, 1.0, 1.0),
     foreground="otsu_plus",
-    scans=tuple(ScanSlot(name, place, 3, (0.0, 50.0, 100.0)) for place, name in enumerate(("FLAIR", "T1", "T2"))),
+    scans=tuple(ScanSlot(name, place, 3) for place, name in enumerate(("FLAIR", "T1", "T2"))),
     window=(100, 100, 1),
     border=(17, 17, 0),
 )
@@ -67,6 +67,11 @@ def tolerance_of(model, rounding):
     tolerance = rounding(lambda scans: keras.ops.softmax(model(scans).segmentation_logits), scans)
     assert tolerance < 1e-4
     return tolerance
+
+
+def test_what_was_the_name_in_the_first_release_is_still_answered(loaded):
+    answer = serve(loaded, random_scans(1, 2, 9, 9))
+    np.testing.assert_array_equal(answer["segmentation"], answer["probabilities"])
 
 
 def test_the_export_answers_like_the_model_for_one_to_five_scans_of_several_sizes(exported, model, rounding):
@@ -111,7 +116,7 @@ def test_no_order_of_the_scans_changes_a_bit_of_what_is_served(tmp_path, variant
         expected = served(range(num_scans))
         for order in (rng.permutation(num_scans) for _ in range(4)):
             found = served(order)
-            np.testing.assert_array_equal(found["segmentation"], expected["segmentation"])
+            np.testing.assert_array_equal(found["probabilities"], expected["probabilities"])
             np.testing.assert_array_equal(found["modality_scores"], expected["modality_scores"][:, order])
 
 
@@ -121,7 +126,7 @@ def test_a_network_that_makes_much_of_rounding_exports_all_the_same(tmp_path):
     path = export_saved_model(model, tmp_path)
     assert verify_export(path, model, num_scans=(1, 3), sizes=[(24, 24)]).largest_difference <= 1e-5
     model.frontend.conv_2.norm.gamma.assign([50.1, 50.0])
-    with pytest.raises(RuntimeError, match="segmentation of .* is off by"):
+    with pytest.raises(RuntimeError, match="probabilities of .* is off by"):
         verify_export(path, model, num_scans=(1,), sizes=[(24, 24)])
 
 
@@ -139,7 +144,7 @@ def test_a_model_of_mixed_precision_answers_in_float32_as_it_does_in_memory(tmp_
 
 def test_outputs_are_named_and_sum_to_one(loaded):
     answer = serve(loaded, random_scans(2, 4, 11, 14))
-    assert answer["segmentation"].shape == (2, 11, 14, 2)
+    assert answer["probabilities"].shape == (2, 11, 14, 2)
     assert answer["modality_scores"].shape == (2, 4, 3)
     for value in answer.values():
         np.testing.assert_allclose(value.sum(axis=-1), 1, rtol=1e-6)
@@ -153,7 +158,7 @@ def test_scans_shows_up_as_the_input_and_every_axis_is_free(loaded):
 def test_height_is_the_first_axis_of_the_model_and_width_the_second(loaded, model, rounding):
     scans = random_scans(1, 2, 10, 15)
     logits = model(np.einsum("bnxy->bxyn", scans)).segmentation_logits
-    found, tolerance = serve(loaded, scans)["segmentation"], tolerance_of(model, rounding)
+    found, tolerance = serve(loaded, scans)["probabilities"], tolerance_of(model, rounding)
     np.testing.assert_allclose(found, keras.ops.softmax(logits), rtol=0, atol=tolerance)
 
 
@@ -161,25 +166,25 @@ def test_a_blank_scan_counts_for_nothing(loaded):
     scans = random_scans(1, 2, 12, 12)
     padded = np.concatenate([scans[:, :1], np.zeros_like(scans), scans[:, 1:]], axis=1)
     alone, among_blanks = serve(loaded, scans), serve(loaded, padded)
-    np.testing.assert_array_equal(among_blanks["segmentation"], alone["segmentation"])
+    np.testing.assert_array_equal(among_blanks["probabilities"], alone["probabilities"])
     np.testing.assert_array_equal(among_blanks["modality_scores"][:, [0, 3]], alone["modality_scores"])
     assert not among_blanks["modality_scores"][:, 1:3].any()
 
 
 def test_nothing_but_blank_scans_gives_a_finite_answer(loaded):
     answer = serve(loaded, np.zeros((1, 2, 8, 8), np.float32))
-    assert np.isfinite(answer["segmentation"]).all()
+    assert np.isfinite(answer["probabilities"]).all()
     assert not answer["modality_scores"].any()
 
 
 def test_scores_from_one_endpoint_fed_to_another_give_the_default_answer(loaded, model, rounding):
     scans = random_scans(2, 3, 12, 13)
     expected = serve(loaded, scans)
-    scores = serve(loaded, scans, "classify")["modality_scores"]
+    scores = serve(loaded, scans, "classify_windows")["modality_scores"]
     np.testing.assert_array_equal(scores, expected["modality_scores"])
     answer = serve(loaded, scans, "segment_with_scores", scores=scores)
     tolerance = tolerance_of(model, rounding)
-    np.testing.assert_allclose(answer["segmentation"], expected["segmentation"], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(answer["probabilities"], expected["probabilities"], rtol=0, atol=tolerance)
 
 
 def test_hemis_takes_labels_and_leaves_out_a_scan_labelled_minus_one(tmp_path, rounding):
@@ -192,7 +197,7 @@ def test_hemis_takes_labels_and_leaves_out_a_scan_labelled_minus_one(tmp_path, r
     answer = serve(signatures, scans, modality=np.array([[2, -1, 0]], np.int32))
     np.testing.assert_array_equal(answer["modality_scores"], [[[0, 0, 1], [0, 0, 0], [1, 0, 0]]])
     without = serve(signatures, scans[:, [2, 0]], modality=np.array([[0, 2]], np.int32))
-    np.testing.assert_array_equal(answer["segmentation"], without["segmentation"])
+    np.testing.assert_array_equal(answer["probabilities"], without["probabilities"])
 
 
 def test_versions_start_at_one(exported):
@@ -330,7 +335,7 @@ def test_verify_notices_that_the_model_has_moved_on(exported, model):
     kept = weight.numpy()
     try:
         weight.assign(1.5 * kept)
-        with pytest.raises(RuntimeError, match="segmentation of .* is off by .* for 1 scans of .*; allowed is 1e-05"):
+        with pytest.raises(RuntimeError, match="probabilities of .* is off by .* for 1 scans of .*; allowed is 1e-05"):
             verify_export(exported, model)
     finally:
         weight.assign(kept)
@@ -339,7 +344,7 @@ def test_verify_notices_that_the_model_has_moved_on(exported, model):
 def test_verify_refuses_a_graph_that_calls_python(tmp_path, model):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, None), tf.float32, name="scans")])
     def in_python(scans):
-        return {"segmentation": tf.numpy_function(lambda array: array, [scans], tf.float32)}
+        return {"probabilities": tf.numpy_function(lambda array: array, [scans], tf.float32)}
 
     module = tf.Module()
     module.serving_default = in_python
@@ -357,7 +362,7 @@ signatures = tf.saved_model.load(sys.argv[1]).signatures
 for number in range(int(sys.argv[3])):
     case = np.load(f"{sys.argv[2]}/{number}.npz")
     answer = signatures["serving_default"](scans=tf.constant(case["scans"]))
-    for name in ("segmentation", "modality_scores"):
+    for name in ("probabilities", "modality_scores"):
         np.testing.assert_allclose(answer[name].numpy(), case[name], rtol=0, atol=float(sys.argv[4]))
 assert not [name for name in sys.modules if name.split(".")[0] == "pimms_tf" or name.startswith("keras.")]
 print("equal")
@@ -376,7 +381,7 @@ def test_a_process_with_tensorflow_alone_gives_the_same_answers(tmp_path, roundi
         np.savez(
             tmp_path / f"{number}.npz",
             scans=scans,
-            segmentation=keras.ops.softmax(model(windows).segmentation_logits),
+            probabilities=keras.ops.softmax(model(windows).segmentation_logits),
             modality_scores=model.classify(windows),
         )
     arguments = [sys.executable, "-c", READER, str(path), str(tmp_path), str(len(shapes))]
