@@ -79,12 +79,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--start", type=Path)
+    parser.add_argument("--start", type=Path, help="weights to begin with")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--half", action="store_true", help="compute in bfloat16")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    keras.utils.set_random_seed(0)
+    if arguments.half:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(arguments.seed)
     subjects, weights = [], []
     for text in arguments.pool:
         folder, share = text.rsplit(":", 1)
@@ -97,7 +101,7 @@ def main() -> None:
     others = [read_slices(p) for p in sorted(arguments.other.glob("*.npz"))] if arguments.other else []
     others = [slices for slices in others if len(slices.scans) >= FEWEST]
     weights = np.array(weights) / sum(weights)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(arguments.seed)
 
     mixtures: list = []
 
@@ -132,7 +136,8 @@ def main() -> None:
     @tf.function
     def step(planes, targets):
         with tf.GradientTape() as tape:
-            logits = model.modality_logits(planes[..., None], tf.ones((len(planes), 1), bool), training=True)[:, 0]
+            logits = model(planes[..., None], tf.ones((len(planes), 1), bool), training=True).modality_logits[:, 0]
+            logits = tf.cast(logits, tf.float32)
             value = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets * 0.97 + 0.01, logits))
         gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
         optimizer.apply(gradients, model.trainable_variables)

@@ -162,7 +162,7 @@ def drawn_window(subject: Slices, place: np.ndarray, subsets: Subsets, rng: np.r
     scans = np.zeros((WINDOW, WINDOW, len(MODALITIES)), np.float32)
     for m in np.flatnonzero(used):
         plane = warped(subject.scans[z, ..., m], 1)
-        if label.any() and rng.random() < 0.5:
+        if label.any() and rng.random() < 0.6:
             plane = with_other_contrast(plane, label, brain, rng)
         scans[..., m] = changed(plane, brain, rng)
     return Window(scans, used & scans.any(axis=(0, 1)), label.astype(np.int32))
@@ -171,9 +171,9 @@ def drawn_window(subject: Slices, place: np.ndarray, subsets: Subsets, rng: np.r
 def with_other_contrast(
     plane: np.ndarray, label: np.ndarray, brain: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """The plane with lesions (x, y) bool that stand out half to one and a third times as much from their surroundings.
+    """The plane with lesions (x, y) bool that stand out two fifths to four thirds as much from what lies around them.
 
-    What lies around a lesion is taken from tissue near the brain's median, so not from fluid.
+    What lies around is taken from tissue near the brain's median, so not from fluid.
     """
     around = brain & ~ndimage.binary_dilation(label, iterations=1)
     if not around.any():
@@ -182,7 +182,7 @@ def with_other_contrast(
     near = ndimage.gaussian_filter(around.astype(np.float32), 5)
     normal = ndimage.gaussian_filter(np.where(around, plane, 0), 5) / np.maximum(near, 1e-3)
     soft = ndimage.gaussian_filter(label.astype(np.float32), 0.7) * (near > 1e-2)
-    return plane - rng.uniform(-0.35, 0.5) * soft * (plane - normal)
+    return plane - rng.uniform(-0.35, 0.6) * soft * (plane - normal)
 
 
 def changed(plane: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:

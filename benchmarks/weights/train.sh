@@ -20,11 +20,13 @@ if [ ! -e "$out/brain/done" ]; then
 fi
 python simulated.py "$data/labelmaps_synthseg" "$pool" --masks "$data/lesion_masks_mni" --seed 7 \
     --count "$(of 192)" --held "$(of 8)"
+python phantoms.py "$pool/phantom" --count "$(of 24)"
 python real.py "$data" "$pool/real" ms3_101627 ms3_104670 ms3_104899 ms3_106639 ms3_111008 ms3_107130 \
     simvent_104252 simvent_105074 simvent_105465 mslesseg_p14_visit2 mslesseg_p14_visit3
 python real.py "$data" "$pool/native" ms_native_p03 ms_native_p04 ms_native_p09 ms_native_p20 ms_long_p01 --alone
-python segmenter.py "$out/segmenter" --pool "$pool/real:0.4" --pool "$pool/sim:0.6" --steps "$(of 16000)" \
-    --hold 0.45 --half
+python segmenter.py "$out/segmenter" --pool "$pool/real:0.38" --pool "$pool/sim:0.55" --pool "$pool/phantom:0.07" \
+    --steps "$(of 14200)" --hold 0.62 --half
 python classifier.py "$out/classifier" --pool "$pool/sim:0.5" --pool "$pool/real:0.2" --pool "$pool/native:0.3" \
-    --other "$pool/other" --steps "$(of 1200)" --batch 16 --lr 2.5e-3
-python pack.py "$out/segmenter/average.npz" "$out/classifier/average.npz" "$weights"
+    --other "$pool/other" --steps "$(of 2200)" --batch 16 --lr 2.5e-3
+python pack.py "$out/segmenter/average.npz" "$out/classifier/average.npz" "$weights" \
+    --threshold 0.5 --smallest-lesion-ml 0.02 --least-score 0.45
