@@ -125,7 +125,8 @@ def logging_restored() -> Iterator[None]:
     """Takes back what the command line does to the logging of the process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in ("absl", "tensorflow", "h5py", "matplotlib")}
+    noisy = ("absl", "tensorflow", "h5py", "matplotlib", "highdicom", "pydicom")
+    levels = {name: logging.getLogger(name).level for name in noisy}
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from pimms_tf.actions.stopping import INTERRUPTED
 from pimms_tf.errors import InputError
 from pimms_tf.study.task import task_of
 
-_QUIET = ("absl", "tensorflow", "h5py", "matplotlib")  # loggers of which only errors are of use
+_QUIET = ("absl", "tensorflow", "h5py", "matplotlib", "highdicom", "pydicom")  # loggers of which only errors are of use
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
