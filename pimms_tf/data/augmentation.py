@@ -386,14 +386,19 @@ def drop_scans(subject: Subject, rng: np.random.Generator, kind: Curriculum = "i
     (hidden,) = draw_hidden(subject.valid[np.newaxis], rng, kind)
     if not hidden.any():
         return subject
-    return replace(subject, scans=np.where(hidden, np.float32(0), subject.scans), valid=subject.valid & ~hidden)
+    scans = np.where(hidden, np.float32(0), subject.scans)
+    return replace(subject, scans=scans, valid=subject.valid & ~hidden, coefficients=None)
 
 
 def permute_scans(subject: Subject, rng: np.random.Generator) -> Subject:
     """The subject with its slots, absent ones too, in a random order; `valid` and `modality` move with the scans."""
     order = rng.permutation(len(subject.valid))
     return replace(
-        subject, scans=subject.scans[..., order], valid=subject.valid[order], modality=subject.modality[order]
+        subject,
+        scans=subject.scans[..., order],
+        valid=subject.valid[order],
+        modality=subject.modality[order],
+        coefficients=None,
     )
 
 
@@ -412,6 +417,7 @@ def pad_slots(subject: Subject, max_slots: int, modality: int = UNKNOWN) -> Subj
         scans=np.pad(subject.scans, [(0, 0)] * 3 + [(0, missing)]),
         valid=np.pad(subject.valid, (0, missing)),
         modality=np.pad(subject.modality, (0, missing), constant_values=modality),
+        coefficients=None,
     )
 
 

@@ -30,5 +30,6 @@ def resized(subject: Subject, window: tuple[int, int, int]) -> Subject:
         affine=affine,
         original=grid,
         weight=None,
+        coefficients=None,
         padding=((0, 0),) * 3,
     )

@@ -171,6 +171,16 @@ def test_what_lies_outside_is_zero():
         np.testing.assert_allclose(moved[:, 2, 2], [0, 1, 1, 1, 1, 0], atol=1e-6)
 
 
+def test_scans_that_were_permuted_are_not_interpolated_by_the_coefficients_of_others():
+    subject = make_subject()
+    turning = Augmentation(rotation_degrees=(5, 5))
+    for change in (augmentation.permute_scans, augmentation.drop_scans):
+        for seed in range(3):
+            changed = change(subject, rng(seed))
+            expected = np.asarray(turning(replace(changed, coefficients=None), rng()).scans)
+            np.testing.assert_array_equal(np.asarray(turning(changed, rng()).scans), expected)
+
+
 def test_indexing_by_ellipsis_is_refused():
     with pytest.raises(TypeError, match="is indexed along x, y, z and scan"):
         EVERYTHING(make_subject(), rng()).scans[..., 0]
