@@ -232,11 +232,13 @@ def spline_at(
             for place, length, step, sigma in zip(here, lines.shape, lines.steps, smoothing, strict=True)
         )
         total = np.zeros((len(coefficients), len(inside)), np.float32)
+        # Of the neighbours those in one plane together: (neighbour, place).
+        at_xy = (at_x[:, np.newaxis] + at_y).reshape(-1, len(inside))
+        xy = (x[:, np.newaxis] * y).reshape(at_xy.shape)
         for at, weight in zip(at_z, z * inside, strict=True):
-            index = ((at + at_x)[:, np.newaxis] + at_y).reshape(-1, len(inside))
-            weights = ((weight * x)[:, np.newaxis] * y).reshape(index.shape)
+            index = at_xy + at
             for line, row in zip(lines.lines, total, strict=True):
-                row += np.einsum("np,np->p", np.take(line, index), weights)
+                row += weight * np.einsum("np,np->p", np.take(line, index), xy)
         found[:, part] = total
     return found
 
@@ -278,7 +280,7 @@ def _neighbours(places: np.ndarray, length: int, step: int, order: int, sigma: f
     before, num = _reach(order, sigma)
     voxels = np.arange(-before, length - before + num) % period
     distance = np.minimum(voxels, period - voxels) * step
-    return distance[first.astype(np.intp) + np.arange(num)[:, np.newaxis]], weights
+    return np.take(distance, first.astype(np.intp) + np.arange(num)[:, np.newaxis]), weights
 
 
 def _reach(order: int, sigma: float) -> tuple[int, int]:
@@ -289,8 +291,9 @@ def _reach(order: int, sigma: float) -> tuple[int, int]:
 
 def _cubic(t: np.ndarray) -> np.ndarray:
     """Weights (4, place) of the cubic B-spline at voxels -1, 0, 1 and 2, for places ``t`` in [0, 1)."""
-    u = 1 - t
-    return np.stack([u**3 / 6, (3 * t * t * (t - 2) + 4) / 6, (3 * u * u * (u - 2) + 4) / 6, t**3 / 6])
+    u, t2 = 1 - t, t * t
+    u2 = u * u
+    return np.stack([u2 * u, 3 * t2 * (t - 2) + 4, 3 * u2 * (u - 2) + 4, t2 * t]) * t.dtype.type(1 / 6)
 
 
 def _gaussian(sigma: float) -> np.ndarray:

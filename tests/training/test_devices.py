@@ -1,6 +1,7 @@
 """Where training runs: words, clusters, several replicas that learn as one, precision."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -33,7 +34,7 @@ from pimms_tf.training import (
     strategy,
 )
 from pimms_tf.training.checkpoints import Checkpoints, load_arrays
-from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, rows_here
+from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, ranked_log, rows_here
 from pimms_tf.training.steps import check_equal_slots
 
 HERE = Path(__file__).parent
@@ -446,6 +447,30 @@ def test_when_a_worker_dies_the_other_ends_within_a_minute_and_names_it(study):
         for worker in workers:
             worker.kill()
             worker.communicate()
+
+
+class Worker:
+    """What a strategy over two processes tells of itself."""
+
+    def __init__(self, task_id):
+        self.cluster_resolver, self.task_id = self, task_id
+
+    def cluster_spec(self):
+        return self
+
+    def as_dict(self):
+        return TWO
+
+
+@pytest.mark.parametrize(("index", "said"), [(0, ["news", "trouble 1"]), (1, ["worker 1 (two:2222): trouble 1"])])
+def test_workers_but_the_chief_say_only_what_goes_wrong_and_who_they_are(index, said, caplog):
+    log = logging.getLogger("pimms_tf.test")
+    with caplog.at_level(logging.INFO), ranked_log(Worker(index)):
+        log.info("news")
+        log.warning("trouble %d", 1)
+    assert [record.getMessage() for record in caplog.records] == said
+    log.warning("after it")
+    assert caplog.records[-1].getMessage() == "after it"
 
 
 def test_who_waits_for_a_worker_that_no_longer_takes_connections_is_ended_with_its_name(tmp_path):
