@@ -42,6 +42,7 @@ class Scale:
         training_hospitals, silver_hospitals: hospitals that the subjects of training and mixed, and of silver, share.
         holdout_subjects: simulated subjects of each holdout.
         load_ml: smallest and largest volume of a subject's lesions.
+        window: edge of the square windows that are learnt from, in voxels.
         iterations: of each network that is trained; those not named here are left out.
         settings: of the INI files, {(section, key): value}, for all networks alike.
         budget: what it costs, in words.
@@ -53,6 +54,7 @@ class Scale:
     silver_hospitals: int
     holdout_subjects: int
     load_ml: tuple[float, float]
+    window: int
     iterations: Mapping[str, int]
     settings: Mapping[tuple[str, str], str]
     budget: str
@@ -79,6 +81,7 @@ SCALES: Mapping[str, Scale] = {
         silver_hospitals=1,
         holdout_subjects=2,
         load_ml=(20.0, 40.0),
+        window=48,
         iterations={"hemis": 4, "modality_classifier": 4, "online": 4, UNLABELLED: 4},
         settings={
             **_SHORT,
@@ -95,6 +98,7 @@ SCALES: Mapping[str, Scale] = {
         silver_hospitals=6,
         holdout_subjects=30,
         load_ml=(2.0, 40.0),
+        window=100,
         iterations={"hemis": 1200, "modality_classifier": 600, "online": 1200, UNLABELLED: 600},
         settings={
             **_SHORT,
@@ -112,6 +116,7 @@ SCALES: Mapping[str, Scale] = {
         silver_hospitals=20,
         holdout_subjects=100,
         load_ml=(0.5, 50.0),
+        window=100,
         iterations={"hemis": 26_000, "modality_classifier": 100_000, "online": 50_000, UNLABELLED: 50_000},
         settings={("TRAINING", "exclude_fraction_for_inference"): "0"},
         budget="days on a graphics card; networks, batches and steps are those of the paper",
@@ -268,6 +273,7 @@ def _common(name: str, size: Scale, seed: int) -> dict[tuple[str, str], str]:
         ("SYSTEM", "dataset_split_file"): "../dataset_split.csv",
         ("PIMMS", "seed"): str(seed),
         **{(section, "pixdim"): pixdim for section in sections},
+        **{(section, "spatial_window_size"): f"({size.window}, {size.window}, 1)" for section in sections},
     }
     if size.settings.get(("NETWORK", "window_sampling")) == "balanced":
         changes["SEGMENTATION", "sampler"] = "lesion"
