@@ -261,7 +261,9 @@ def _of_patients(text: str, sections: Sequence[str]) -> str:
     names = ",".join(sections)
     text = re.sub(r"(?m)^(filename_(not_)?contains|path_to_search) = .*\n", "", text)
     lists = {(name, "csv_file"): f"./gold/{name}.csv" for name in (*sections, "lesion")}
-    return edited(text, {("SEGMENTATION", "image"): names, ("PIMMS", "image_modalities"): names, **lists})
+    # Shared scans are often standardised already, so that zero is a brightness of the brain.
+    shared = {("PIMMS", "image_modalities"): names, ("PIMMS", "zero_background"): "True"}
+    return edited(text, {("SEGMENTATION", "image"): names, **shared, **lists})
 
 
 def _common(name: str, size: Scale, seed: int) -> dict[tuple[str, str], str]:
