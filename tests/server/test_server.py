@@ -12,9 +12,11 @@ for package in ("aiohttp", "grpc", "prometheus_client", "tensorflow_serving"):
 SCANS = {"inputs": {"scans": [[[[1.0, 2.0], [3.0, 4.0]]]]}}
 
 
-def publish(source, base, number):
+def publish(source, base, number, spoilt=False):
     """As `pimms-tf export` does: a folder that is complete when it appears."""
     shutil.copytree(source, base / ".new")
+    if spoilt:
+        (base / ".new" / "variables" / "variables.index").write_bytes(b"nothing")
     return (base / ".new").rename(base / str(number))
 
 
@@ -38,9 +40,7 @@ def test_versions_come_and_go_while_it_answers(small_export, started, tmp_path):
     until(lambda: state_of(server, 4)["state"] == "AVAILABLE")
     for rest in ("", "/versions/4", "/labels/stable", "/versions/3"):  # a labelled version stays
         assert server.predict(SCANS, rest)[0] == 200
-    broken = publish(small_export, tmp_path, 5)
-    (broken / "variables" / "variables.index").write_bytes(b"nothing")
-    (broken / "saved_model.pb").touch()
+    publish(small_export, tmp_path, 5, spoilt=True)
     until(lambda: state_of(server, 5)["state"] == "END")
     assert state_of(server, 5)["status"]["error_message"]
     assert server.predict(SCANS)[0] == 200
