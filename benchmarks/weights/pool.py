@@ -123,9 +123,9 @@ Subsets = Mapping[tuple[str, ...], float]
 SUBSETS: Subsets = {
     ("T1", "T2", "FLAIR"): 0.18,
     ("T1", "FLAIR"): 0.20,
-    ("T2", "FLAIR"): 0.05,
-    ("FLAIR",): 0.28,
-    ("T1", "T2"): 0.06,
+    ("T2", "FLAIR"): 0.07,
+    ("FLAIR",): 0.24,
+    ("T1", "T2"): 0.08,
     ("T1",): 0.13,
     ("T2",): 0.10,
 }
