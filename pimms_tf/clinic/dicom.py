@@ -54,12 +54,6 @@ class Series:
         return int(getattr(self.datasets[0], "NumberOfFrames", 1) or 1) > 1
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do: 128 bytes of anything and the letters DICM."""
-    with open(path, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def find_series(files: Iterable[Path]) -> tuple[list[Series], dict[Path, str]]:
     """Returns the volumes among DICOM files, in the order of their unique identifiers, and the files without pixels.
 
@@ -90,7 +84,7 @@ def reason_to_set_aside(series: Series) -> str:
     first = series.datasets[0]
     if _text(first, "Modality") != "MR":
         return f"is no MR scan (modality {_text(first, 'Modality') or 'unknown'})"
-    kind = [str(word).lower() for word in first.get("ImageType", [])]
+    kind = [word.lower() for word in _kind_of(first)]
     described = _text(first, "SeriesDescription").lower()
     words = {*kind, *described.replace("_", " ").replace("/", " ").replace("-", " ").split()}
     for marks, says in _KINDS:
@@ -138,7 +132,7 @@ def _from_volume(make: Callable[[], Volume]) -> Image:
 
 
 def _check_spacing(series: Series) -> None:
-    if any("ImageOrientationPatient" not in one or "ImagePositionPatient" not in one for one in series.datasets):
+    if not all(one.get("ImageOrientationPatient") and one.get("ImagePositionPatient") for one in series.datasets):
         raise InputError("does not say where its slices lie; export it again as the scanner wrote it")
     normal = np.cross(*np.array(series.datasets[0].ImageOrientationPatient, float).reshape(2, 3))
     places = sorted(float(np.dot(header.ImagePositionPatient, normal)) for header in series.datasets)
@@ -155,8 +149,8 @@ def _check_spacing(series: Series) -> None:
 
 
 def _volume_of(header: Dataset) -> tuple:
-    orientation = tuple(np.round(np.array(header.get("ImageOrientationPatient", ()), float), 3).tolist())
-    kind = tuple(str(word) for word in header.get("ImageType", []))[2:4]
+    orientation = tuple(np.round(np.array(header.get("ImageOrientationPatient") or (), float), 3).tolist())
+    kind = _kind_of(header)[2:4]
     return (
         _text(header, "SeriesInstanceUID"),
         _text(header, "Modality"),
@@ -170,9 +164,14 @@ def _volume_of(header: Dataset) -> tuple:
     )
 
 
+def _kind_of(header: Dataset) -> tuple[str, ...]:
+    """The words of the image type, which is a text where there is one alone."""
+    words = header.get("ImageType") or ()
+    return (words,) if isinstance(words, str) else tuple(map(str, words))
+
+
 def _diffusion_weight(header: Dataset) -> float:
-    value = header.get("DiffusionBValue")
-    return 0.0 if value is None else float(value)
+    return float(header.get("DiffusionBValue") or 0.0)
 
 
 def _by_instance(member: tuple[Path, Dataset]) -> tuple:

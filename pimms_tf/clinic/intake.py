@@ -229,20 +229,24 @@ def _read_dicom(files: Sequence[Path]) -> tuple[list[Scan], list[SetAside]]:
             f"the DICOM files are of {len(patients)} patients; give one patient at a time, or one folder for each with "
             "--patients"
         )
+    names: list[str] = []
     for one in series:
+        names.append(one.name)
+        # Echoes and the like are volumes of one series.
+        name = one.name if names.count(one.name) == 1 else f"{one.name} ({names.count(one.name)})"
         reason = dicom.reason_to_set_aside(one)
         if not reason:
             try:
                 image = dicom.read_series(one)
             except InputError as error:
-                set_aside.append(SetAside(one.name, str(error), is_damaged=True))
+                set_aside.append(SetAside(name, str(error), is_damaged=True))
                 continue
             try:
-                scans.append(_usable(Scan(one.name, one.files, image, one)))
+                scans.append(_usable(Scan(name, one.files, image, one)))
                 continue
             except InputError as error:
                 reason = str(error)
-        set_aside.append(SetAside(one.name, reason))
+        set_aside.append(SetAside(name, reason))
     return scans, set_aside
 
 

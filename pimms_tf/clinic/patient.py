@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pimms_tf.clinic.classifying import classify_scans
-from pimms_tf.clinic.intake import Scan, SetAside, take_in
+from pimms_tf.clinic.intake import NEGLIGIBLE_MM, Scan, SetAside, take_in
 from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotropic, warnings_about
 from pimms_tf.clinic.registration import Registration, moved, register
 from pimms_tf.data.brain import brain_mask
-from pimms_tf.data.grids import Grid
+from pimms_tf.data.grids import Grid, corners
 from pimms_tf.data.images import Image, resample_onto
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Probabilities at which the largest and the smallest volume that may be true are measured; docs/segment.md says how
 # often the true one lay between them.
 RANGE = (0.25, 0.75)
+_TINY_MM = 0.5  # a scan on the very voxels of the reference is not interpolated for so little
 _MOST_SLICES = 9  # on which contributions are measured
 _NAN = float("nan")
 
@@ -187,6 +188,7 @@ class _Seen:
     registration: Registration | None = None
     image: Image | None = None
     contribution: float = _NAN
+    notes: tuple[str, ...] = ()
 
     @property
     def placed(self) -> Image:
@@ -234,7 +236,11 @@ def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
     brain = brain_mask(fixed.scan.image.data, fixed.scan.image.affine)
     for one in seen:
         if one is not fixed:
-            one.registration = register(one.scan.image, fixed.scan.image, brain if brain.any() else None)
+            own = brain_mask(one.scan.image.data, one.scan.image.affine)
+            found = register(one.scan.image, fixed.scan.image, brain if brain.any() else None, own)
+            if found.shift_mm < _TINY_MM and one.scan.image.grid.matches(fixed.scan.image.grid):
+                found = Registration(np.eye(4), found.before, found.before, kept=False)
+            one.registration = found
 
 
 def _judged(
@@ -247,6 +253,10 @@ def _judged(
     seen = list(seen)
     for one in seen:
         one.image = resample_onto(one.placed, grid, 3, keep_zeros=True)
+        if one.placed.grid.matches(grid):
+            apart = float(np.abs(corners(grid.shape, one.placed.affine) - corners(grid.shape, grid.affine)).max())
+            if apart > NEGLIGIBLE_MM:
+                one.notes += (f"its voxels lie up to {apart:.2g} mm off the reference's and are taken for the same",)
     while seen:
         subject = segmenter.prepare([one.image for one in seen], patient)
         scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these
@@ -308,7 +318,7 @@ def _result(one: _Seen, modalities: Sequence[str], is_reference: bool, brain: np
         scores=tuple(float(score) for score in one.scores) if classified else (),
         used=not one.reason,
         reason=one.reason,
-        notes=one.scan.notes,
+        notes=(*one.scan.notes, *one.notes),
         warnings=() if one.reason else warnings_about(one.scan.image.grid, one.scores, brain, moving @ grid.affine),
         is_reference=is_reference,
         registration=one.registration,

@@ -1,9 +1,12 @@
 """Rigid registration of a patient's scans onto one of them, never keeping a result that is worse than the header's.
 
 Six parameters by Mattes mutual information, coarse to fine, with SimpleITK. Scans of one visit differ by a few
-millimetres and degrees, so the search starts from what the headers say.
+millimetres and degrees, and those of several by more, so the search starts from what the headers say, and from those of
+a grid of rotations, about the middles of the two brains, that look best.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +18,8 @@ from pimms_tf.data.images import Image
 # Fine enough for a tenth of a voxel of 1 mm, coarse enough for a few seconds a scan on two cores.
 _LEVELS_MM = (6.0, 3.0, 1.5)
 _SMOOTHING_MM = (4.0, 2.0, 0.75)
+_ANGLES_DEG = (-18.0, -9.0, 0.0, 9.0, 18.0)  # around each axis
+_STARTS = 3  # of the best ones
 _SAMPLED = (0.5, 0.35, 0.2)  # of the voxels of each level
 _BINS = 40
 _SEED = 20180731
@@ -44,20 +49,29 @@ class Registration:
         return float(np.linalg.norm(moved - corners, axis=1).mean())
 
 
-def register(moving: Image, fixed: Image, fixed_mask: np.ndarray | None = None) -> Registration:
+def register(
+    moving: Image, fixed: Image, fixed_mask: np.ndarray | None = None, moving_mask: np.ndarray | None = None
+) -> Registration:
     """Returns the rigid transform that brings `moving` onto `fixed`, or the identity where none is better.
 
     Both are single-channel images in patient coordinates. `fixed_mask` (x, y, z) bool limits where similarity is
-    measured, on the grid of `fixed`.
+    measured, on the grid of `fixed`; `moving_mask` on that of `moving` only says where the middle of the same part is.
     """
     target, source = _to_sitk(fixed), _to_sitk(moving)
     mask = None if fixed_mask is None else _to_sitk(replace(fixed, data=fixed_mask[..., np.newaxis]), sitk.sitkUInt8)
-    centre = _centre_of(target)
-    found = sitk.Euler3DTransform()
-    found.SetCenter(centre)
-    before = _similarity(source, target, found, mask)
-    for spacing, smoothing, sampled in zip(_LEVELS_MM, _SMOOTHING_MM, _SAMPLED, strict=True):
-        found = _search(_coarse(source, spacing, smoothing), _coarse(target, spacing, smoothing), found, mask, sampled)
+    header = sitk.Euler3DTransform()
+    header.SetCenter(_centre_of(target) if fixed_mask is None else _middle(fixed_mask, fixed).tolist())
+    offsets = [np.zeros(3)]
+    if fixed_mask is not None and moving_mask is not None and moving_mask.any():
+        offsets.append(_middle(moving_mask, moving) - _middle(fixed_mask, fixed))
+    before = _similarity(source, target, header, mask)
+    pyramid = [
+        (_coarse(source, spacing, smoothing), _coarse(target, spacing, smoothing))
+        for spacing, smoothing in zip(_LEVELS_MM, _SMOOTHING_MM, strict=True)
+    ]
+    found = _first(*pyramid[0], _starts(*pyramid[0], header, offsets, mask), mask)
+    for (coarse_source, coarse_target), sampled in zip(pyramid[1:], _SAMPLED[1:], strict=True):
+        found = _search(coarse_source, coarse_target, found, mask, sampled)
     after = _similarity(source, target, found, mask)
     if not after > before:
         return Registration(np.eye(4), before, before, kept=False)
@@ -68,6 +82,46 @@ def moved(image: Image, registration: Registration) -> Image:
     """Returns the image where its voxels lie after the registration: another affine, the same voxels."""
     affine = registration.transform @ image.affine
     return Image(image.data, affine, Grid(image.shape, affine))
+
+
+def _starts(
+    source: sitk.Image,
+    target: sitk.Image,
+    header: sitk.Euler3DTransform,
+    offsets: Sequence[np.ndarray],
+    mask: sitk.Image | None,
+) -> list[sitk.Euler3DTransform]:
+    """What the headers say, and the best of other transforms: rotations of a grid after each of the offsets."""
+    method = _method(mask)
+    method.SetMetricSamplingStrategy(method.NONE)
+    rated = []
+    for offset, angles in itertools.product(offsets, itertools.product(np.deg2rad(_ANGLES_DEG), repeat=3)):
+        start = sitk.Euler3DTransform(header)
+        start.SetRotation(*map(float, angles))
+        start.SetTranslation([float(value) for value in offset])
+        rated.append((_rating(method, source, target, start), start))
+    rated.sort(key=lambda pair: -pair[0])  # equals stay in order
+    return [header, *(start for _, start in rated[:_STARTS])]
+
+
+def _first(
+    source: sitk.Image, target: sitk.Image, starts: Sequence[sitk.Euler3DTransform], mask: sitk.Image | None
+) -> sitk.Euler3DTransform:
+    """The best that the coarsest search finds from any start."""
+    method = _method(mask)
+    method.SetMetricSamplingStrategy(method.NONE)
+    ends = [_search(source, target, start, mask, _SAMPLED[0]) for start in starts]
+    return max(ends, key=lambda end: _rating(method, source, target, end))
+
+
+def _rating(
+    method: sitk.ImageRegistrationMethod, source: sitk.Image, target: sitk.Image, transform: sitk.Transform
+) -> float:
+    method.SetInitialTransform(transform)
+    try:
+        return -method.MetricEvaluate(target, source)
+    except RuntimeError:  # they do not overlap
+        return float("-inf")
 
 
 def _search(
@@ -92,11 +146,7 @@ def _search(
 def _similarity(source: sitk.Image, target: sitk.Image, transform: sitk.Transform, mask: sitk.Image | None) -> float:
     method = _method(mask)
     method.SetMetricSamplingStrategy(method.NONE)
-    method.SetInitialTransform(transform)
-    try:
-        return -method.MetricEvaluate(_coarse(target, 3.0, 1.0), _coarse(source, 3.0, 1.0))
-    except RuntimeError:  # they do not overlap
-        return float("-inf")
+    return _rating(method, _coarse(source, 3.0, 1.0), _coarse(target, 3.0, 1.0), transform)
 
 
 def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
@@ -126,6 +176,11 @@ def _to_sitk(image: Image, kind: int = sitk.sitkFloat32) -> sitk.Image:
     out.SetOrigin([float(value) for value in affine[:3, 3]])
     out.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     return sitk.Cast(out, kind)
+
+
+def _middle(mask: np.ndarray, image: Image) -> np.ndarray:
+    """The mean place of a mask on the grid of an image, to the left, back and top."""
+    return (_LPS @ image.affine @ [*np.argwhere(mask).mean(axis=0), 1.0])[:3]
 
 
 def _centre_of(image: sitk.Image) -> list[float]:

@@ -71,6 +71,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     print("\nThe weights that come with the package, on scans without names in a random order:", flush=True)
     for line in segment_demo(arguments.folder):
         print(line, flush=True)
+    print(f"Reports on them: {arguments.folder / 'bundled'}/*/report.html")
     print("\nNow a network trained from nothing on the other scans:", flush=True)
     # The commands are those of a user in that folder, so the paths that they print hold there.
     before = Path.cwd()

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pimms_tf.data import read_image, write_image
+from pimms_tf.data import read_image
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import dice
 from pimms_tf.files import replacing
@@ -99,22 +99,24 @@ def write_demo(folder: Path, seed: int = 0) -> None:
 
 
 def segment_demo(folder: Path, num_subjects: int = 3, seed: int = 0) -> list[str]:
-    """Segments subjects of the demonstration with the bundled weights; a line on each, masks in `bundled/`.
+    """Segments subjects of the demonstration with the bundled weights; a line on each, results in `bundled/SUBJECT/`.
 
     Scans are handed over in a random order without saying which is which. No training has seen these subjects.
     """
+    from pimms_tf.clinic.folder import write_result
+    from pimms_tf.clinic.patient import segment_patient
     from pimms_tf.weights import bundled
 
     folder, rng, segmenter, lines = Path(folder), np.random.default_rng(seed), bundled(), []
-    known = segmenter.preparation.modalities
     for lesion in sorted((folder / "scans").glob("*_lesion.nii.gz"))[:num_subjects]:
         subject_id = lesion.name.removesuffix("_lesion.nii.gz")
         names = [MODALITIES[place] for place in rng.permutation(len(MODALITIES))]
         scans = [folder / "scans" / f"{subject_id}_{name}.nii.gz" for name in names]
-        scores, mask = segmenter(segmenter.prepare(scans))
-        write_image(mask, folder / "bundled" / f"{subject_id}.nii.gz")
-        found = dice(read_image(lesion).data[..., 0] > 0.5, mask.data[..., 0] > 0)
-        guessed = ", ".join(known[place] for place in scores.argmax(axis=1))
+        result = segment_patient(scans, segmenter, patient=subject_id, register=False)
+        write_result(result, folder / "bundled" / subject_id)
+        taken_for = {scan.files[0]: scan.taken_for for scan in result.scans}
+        guessed = ", ".join(taken_for[path] for path in scans)
+        found = dice(read_image(lesion).data[..., 0] > 0.5, result.mask.data[..., 0] > 0)
         lines.append(f"{subject_id}: scans in the order {', '.join(names)} were taken for {guessed}; Dice {found:.2f}")
     return lines
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -54,3 +55,34 @@ def test_the_result_is_what_the_segmenter_says_of_the_same_files(patient, result
 def test_a_reference_that_is_none_of_the_scans_is_refused_with_their_names(patient, segmenter):
     with pytest.raises(InputError, match="reference 7.nii.gz is none of the scans .* 0.nii.gz"):
         pimms_tf.segment_patient(patient, segmenter, reference="7.nii.gz")
+
+
+def test_headers_that_differ_are_used_and_the_difference_is_said(patient, segmenter, tmp_path):
+    for number, path in enumerate(sorted(patient.iterdir())):
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[0, 3] += 0.01 * number
+        near = nib.Nifti1Image(np.asanyarray(image.dataobj), affine)
+        near.set_sform(affine, 1)
+        near.set_qform(affine + np.outer([0, 0, 1, 0], [0, 0, 0, 2.0 * (number == 2)]), 1)
+        nib.save(near, tmp_path / path.name)
+    found = pimms_tf.segment_patient(tmp_path, segmenter, register=False, contributions=False)
+    notes = {scan.name: " ".join(scan.notes) for scan in found.scans}
+    assert "its sform and its qform lie up to 2 mm apart" in notes["2.nii.gz"]
+    assert sum("mm off the reference's" in note for note in notes.values()) == 2
+
+
+def test_a_copy_of_a_scan_is_taken_once_and_changes_nothing(patient, result, segmenter, tmp_path):
+    shutil.copytree(patient, tmp_path / "p")
+    copied = nib.load(patient / "1.nii.gz")
+    nib.save(copied, tmp_path / "p" / "copy.nii")
+    again = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False)
+    assert [(one.name, one.reason) for one in again.set_aside] == [("copy.nii", "is a copy of 1.nii.gz")]
+    np.testing.assert_array_equal(again.probability.data, result.probability.data)
+
+
+def test_the_mask_can_lie_on_voxels_of_any_size(patient, result, segmenter):
+    found = pimms_tf.segment_patient(patient, segmenter, space_mm=4.0, register=False, contributions=False)
+    assert found.mask.spacing_mm == pytest.approx((4, 4, 4))
+    covered = np.array(found.mask.shape) * 4.0
+    np.testing.assert_allclose(covered, np.array(result.mask.shape) * 6.0, rtol=0, atol=2.0)
