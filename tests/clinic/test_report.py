@@ -98,7 +98,7 @@ def test_the_mosaic_has_a_row_for_each_scan_and_shows_outlines(tmp_path, a_resul
 
 
 @pytest.mark.slow
-def test_fifty_noisy_scans_stay_below_five_megabytes(tmp_path, a_result):
+def test_many_noisy_scans_stay_below_five_megabytes(tmp_path, a_result):
     result = a_result(size=160, spacing_mm=(1.0, 1.0, 1.0), contrasts=("FLAIR", "T1", "T2") * 6)
     rng = np.random.default_rng(0)
     noisy = [
