@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -578,7 +579,7 @@ def test_a_stop_asked_for_while_the_queue_fills_ends_at_once_and_leaves_no_check
     study.write(NETWORK={"queue_length": 40000}, TRAINING={"sample_per_volume": 1, "do_elastic_deformation": True})
     process = start(study, "train", "x.ini", "--resume")
     for line in process.stdout:
-        if line.startswith("max_iter = "):
+        if re.match(r"filling the queue: \d+ of 40000 windows, for \d+s so far", line):
             break
     process.send_signal(sent)
     said, complaint = process.communicate(timeout=60)
