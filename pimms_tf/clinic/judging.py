@@ -75,8 +75,9 @@ def isotropic(image: Image, space_mm: float) -> Grid:
 def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], preparation: Preparation) -> Mapping[int, str]:
     """Returns the places of prepared scans (x, y, z, scan) that are none of the modalities, and why.
 
-    Either no modality's score (scan, modality) is as high as the network's record asks for, or the scan looks unlike
-    the surest of those that are taken for the same modality: their brightness in the brain does not go together.
+    Either no modality's score (scan, modality) is as high as the network's record asks for; or another scan is sure to
+    be of the modality for which this one is a guess; or the scan looks unlike the surest of those that are taken for
+    the same modality: their brightness in the brain does not go together.
     """
     modalities, least_score = preparation.modalities, preparation.least_score
     found: dict[int, str] = {}
@@ -88,6 +89,10 @@ def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], prepara
         members = [place for place in np.flatnonzero(best == modality) if place not in found]
         members.sort(key=lambda place: (-round(float(scores[place, modality]), 4), place))
         for place in members[1:]:
+            if scores[place, modality] < LOW_SCORE <= scores[members[0], modality]:
+                surest = f"{names[members[0]]}, which is sure to be {modalities[modality]}"
+                found[place] = f"is a guess, with a score of {scores[place, modality]:.2f}, beside {surest}"
+                continue
             alike = _correlation(scans[..., members[0]], scans[..., place])
             if alike < LEAST_CORRELATION:
                 found[place] = f"does not look like {names[members[0]]}, the surest {modalities[modality]} scan"
