@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pimms_tf.inference import Segmenter
 
 
-# Probabilities at which the largest and the smallest volume that may be true are measured; docs/segment.md says how
-# often the true one lay between them.
+# Probabilities at which the largest and the smallest volume are measured. Nothing is known of how often the true one
+# lies between them.
 RANGE = (0.25, 0.75)
 _TINY_MM = 0.5  # a scan on the very voxels of the reference is not interpolated for so little
 _MOST_SLICES = 9  # on which contributions are measured

@@ -225,5 +225,5 @@ def _said(result: "PatientResult", num_lesions: int) -> list[str]:
     lines += result.flags
     low, high = result.volume_range_ml
     lesions = f"{num_lesions} lesion{'s' * (num_lesions != 1)}"
-    lines.append(f"{result.volume_ml:.2f} ml in {lesions}; between {low:.2f} and {high:.2f} ml are likely")
+    lines.append(f"{result.volume_ml:.2f} ml in {lesions}; {low:.2f} ml above probability 0.75, {high:.2f} above 0.25")
     return lines

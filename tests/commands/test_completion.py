@@ -69,6 +69,8 @@ VERBS = {
     "check",
     "doctor",
     "segment",
+    "classify",
+    "study",
     "migrate",
     "config",
     "slurm",
