@@ -12,6 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Where several processes share the tests, TensorFlow's threads share the cores; before TensorFlow is imported.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    threads = str(max((os.cpu_count() or 1) // workers, 1))
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, threads)
+
 MODALITIES = ("T1", "T2", "FLAIR")
 SUBJECTS = tuple(f"sub{number:02d}" for number in range(6))
 # Two subjects for each phase; voxels of 6 mm make volumes of 28 x 35 x 10.

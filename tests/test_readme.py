@@ -23,9 +23,9 @@ def blocks(language: str) -> list[str]:
 
 def test_ci_installs_and_tests_with_the_commands_of_the_readme():
     (command,) = [block.strip() for block in blocks("sh") if "pytest" in block]
-    assert command == "pip install '.[test]' && pytest"
+    assert command == "pip install '.[test]' && pytest -n 2 --dist loadfile"
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "pip install --quiet '.[test]'\npytest\n" in script
+    assert "pip install --quiet '.[test]'\npytest -n 2 --dist loadfile\n" in script
 
 
 def test_every_verb_of_the_readme_is_one_of_the_command_line(capsys):
