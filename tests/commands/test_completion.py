@@ -187,7 +187,7 @@ NEARLY = [
     ("pimms-tf eval x.ini", "did you mean evaluation?"),
     ("pimms-tf training x.ini", "did you mean train?"),
     ("pimms-tf simulation x", "did you mean simulate?"),
-    ("pimms-tf xyzzyplugh x", "choose one of segment, train, inference, "),
+    ("pimms-tf xyzzyplugh x", "choose one of segment, classify, train, "),
     ("pimms-tf --lr 3 train x.ini", "--lr stands before the verb; write pimms-tf VERB ... --lr 3"),
     ("pimms-tf config shwo x.ini", "shwo is not a verb of pimms-tf config; did you mean show?"),
     ("pimms-tf completion bsh", "bsh is not a shell; did you mean bash?"),
