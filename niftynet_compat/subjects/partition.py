@@ -47,6 +47,9 @@ def split_subjects(
 
     Raises:
         ConfigError: an id occurs twice, a fraction is outside [0, 1], or no subject is left for training.
+
+    >>> {name: str(phase) for name, phase in split_subjects(["a", "b", "c", "d"], 0.25, 0.25, seed=0).items()}
+    {'a': 'validation', 'b': 'training', 'c': 'training', 'd': 'inference'}
     """
     ids = sorted(subject_ids)
     num = len(ids)

@@ -326,6 +326,9 @@ def scan_dropout_probabilities(num_scans: int, df: float = 0.1) -> np.ndarray:
 
     Raises: ValueError for fewer than one scan.
     Source: the sampler of the 3-D PIMMS code.
+
+    >>> scan_dropout_probabilities(3).round(2).tolist()
+    [0.51, 0.3, 0.19]
     """
     _check_num_scans(num_scans)
     cdf = stats.t(df).cdf(np.arange(num_scans + 1) / num_scans)

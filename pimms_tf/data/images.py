@@ -105,6 +105,10 @@ def reorient(image: Image, axcodes: tuple[str, str, str]) -> Image:
     Raises:
         InputError: `axcodes` are not one of L and R, one of P and A, and one of I and S.
     Source: niftynet/io/misc_io.py `do_reorientation`.
+
+    >>> image = Image(np.arange(6.0).reshape(3, 2, 1, 1), np.diag([2.0, 1, 1, 1]))  # axes to right, front, top
+    >>> reorient(image, ("L", "P", "S")).data[..., 0, 0].tolist()
+    [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     """
     codes = tuple(str(code).upper() for code in axcodes)
     if len(codes) != 3 or not all(any(code in pair for code in codes) for pair in OPPOSITES):
@@ -163,6 +167,10 @@ def resample(
         InputError: `order` is -1, never interpolate, but the shape would change; or `pixdim_mm` is not three positive
             numbers.
     Source: niftynet/io/misc_io.py `do_resampling`.
+
+    >>> image = Image(np.ones((4, 4, 3, 1)), np.diag([2.0, 2, 5, 1]))
+    >>> resample(image, (1.0, 1.0, 5.0), order=1).shape
+    (8, 8, 3)
     """
     if len(pixdim_mm) != 3 or not all(np.isfinite(step) and step >= 0 for step in pixdim_mm):
         raise InputError(f"pixdim {tuple(pixdim_mm)} must be three positive numbers of mm, as in 1.0,1.0,1.0")

@@ -35,6 +35,13 @@ def foreground_mask(volume: np.ndarray, method: str, threshold: float = 0.0) -> 
     Raises:
         InputError: an unknown method, or no voxel is foreground, as in a volume of zeros with `threshold_plus`.
     Source: niftynet/layer/binary_masking.py.
+
+    >>> volume = np.zeros((9, 9, 9))
+    >>> volume[3:6, 3:6, 3:6] = 5
+    >>> volume[4, 4, 4] = 0
+    >>> mask = foreground_mask(volume, "threshold_plus")  # grown, and without holes
+    >>> int(mask.sum()), bool(mask[4, 4, 4])
+    (171, True)
     """
     _check_word("foreground_type", method, FOREGROUND_METHODS)
     rule, side = method.split("_")
@@ -221,6 +228,9 @@ def whiten(volume: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     constant volume becomes zero. With an empty mask, as an absent scan has, the values stay as they are.
 
     Source: niftynet/layer/mean_variance_normalisation.py.
+
+    >>> whiten(np.array([[[1.0, 3.0]]])).tolist()
+    [[[-1.0, 1.0]]]
     """
     if mask is not None and not mask.any():
         return volume.astype(np.float32)

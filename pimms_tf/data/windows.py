@@ -46,6 +46,9 @@ def uniform_locations(shape: Sequence[int], window: Sequence[int], num: int, rng
 
     Raises: InputError if the window is larger than the volume.
     Source: niftynet/engine/sampler_uniform_v2.py; one draw per axis for all windows, in the order x, y, z.
+
+    >>> uniform_locations((10, 8, 1), (10, 8, 1), num=1, rng=np.random.default_rng(0)).tolist()
+    [[0, 0, 0, 10, 8, 1]]
     """
     window = resolve_window(shape, window)
     start = [rng.integers(0, length - size + 1, num) for length, size in zip(shape, window, strict=True)]
@@ -154,6 +157,9 @@ def grid_locations(shape: Sequence[int], window: Sequence[int], border: Sequence
 
     Raises: InputError if the window is larger than the volume.
     Source: niftynet/engine/sampler_grid_v2.py.
+
+    >>> grid_locations((10, 8, 1), window=(6, 8, 1), border=(1, 0, 0)).tolist()
+    [[0, 0, 0, 6, 8, 1], [4, 0, 0, 10, 8, 1], [2, 0, 0, 8, 8, 1]]
     """
     window, border = resolve_window(shape, window), _three(border, "border")
     start = [_steps(length, size, size - 2 * b) for length, size, b in zip(shape, window, border, strict=True)]
@@ -180,6 +186,9 @@ def crop(volume: np.ndarray, location: Sequence[int]) -> np.ndarray:
     """The window of ``volume`` (x, y, z, ...) at ``location``, as a view; trailing axes are kept.
 
     Raises: InputError if the location reaches outside the volume.
+
+    >>> crop(np.arange(10).reshape(10, 1, 1), (2, 0, 0, 5, 1, 1)).ravel().tolist()
+    [2, 3, 4]
     """
     x0, y0, z0, x1, y1, z1 = (int(n) for n in location)
     inside = all(0 <= a < b <= n for a, b, n in zip((x0, y0, z0), (x1, y1, z1), volume.shape, strict=False))

@@ -49,6 +49,9 @@ def dice(reference: np.ndarray, inferred: np.ndarray, both_empty: float = 1.0) -
 
     Raises:
         InputError: the shapes differ.
+
+    >>> dice(np.array([1, 1, 1, 0]), np.array([0, 0, 1, 0]))
+    0.5
     """
     reference, inferred = _masks(reference, inferred)
     total = np.count_nonzero(reference) + np.count_nonzero(inferred)
@@ -144,6 +147,12 @@ def hausdorff_mm(
 
     Raises:
         InputError: the shapes differ, or the spacing does not fit them.
+
+    >>> mask = np.zeros((5, 1, 1), bool)
+    >>> reference, inferred = mask.copy(), mask.copy()
+    >>> reference[0], inferred[3] = True, True
+    >>> hausdorff_mm(reference, inferred, spacing_mm=(2.0, 1.0, 1.0))
+    6.0
     """
     distances = border_distances(reference, inferred, spacing_mm)
     if len(distances.from_reference) == len(distances.from_inferred) == 0:
@@ -198,6 +207,10 @@ def lesion_recall(reference: np.ndarray, inferred: np.ndarray) -> float:
 
     Raises:
         InputError: the shapes differ.
+
+    >>> reference, inferred = np.array([[[1, 0, 1]]]), np.array([[[1, 0, 0]]])
+    >>> lesion_recall(reference, inferred)
+    0.5
     """
     reference, inferred = _masks(reference, inferred)
     return _share_touched(reference, inferred)

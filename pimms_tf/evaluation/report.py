@@ -97,7 +97,11 @@ class Table:
 
 
 def modality_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every non-empty subset of the names, larger ones first, each in the order of `names`; 2^n - 1 of them."""
+    """Every non-empty subset of the names, larger ones first, each in the order of `names`; 2^n - 1 of them.
+
+    >>> modality_subsets(["T1", "FLAIR"])
+    [('T1', 'FLAIR'), ('T1',), ('FLAIR',)]
+    """
     return [subset for size in range(len(names), 0, -1) for subset in combinations(names, size)]
 
 
