@@ -13,7 +13,8 @@ from pimms_tf.inference.preparation import Preparation
 if TYPE_CHECKING:
     from pimms_tf.clinic.patient import ScanResult
 
-LOW_SCORE = 0.7  # below, a modality is a guess
+LOW_SCORE = 0.7  # below, a modality is a guess beside a scan that has more
+DOUBTFUL_SCORE = 0.6  # below, a modality is a guess by itself: real scans of all three had this much and more
 LEAST_CORRELATION = 0.3  # of a scan in the brain with the surest one that is taken for the same modality
 _FINE_MM = 2.0  # voxels in the axial plane, in which lesions are outlined
 _THICK_MM = 8.5
@@ -106,7 +107,7 @@ def warnings_about(grid: Grid, row: np.ndarray, brain: np.ndarray, brain_affine:
     coordinates.
     """
     said = []
-    if row.max() < LOW_SCORE:
+    if row.max() < DOUBTFUL_SCORE:
         said.append(f"its modality is a guess: the best score is {row.max():.2f}")
     spacing = axial_spacing_mm(grid)
     if max(spacing) > _THICK_MM:
