@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pimms_tf.clinic.intake import Intake, Scan, take_in
+from pimms_tf.clinic.judging import why_none
 from pimms_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ class Classified:
 
 def classify_scans(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[Classified]:
     """Returns what each scan is taken for, looked at by itself on its own grid."""
-    modalities, least = segmenter.preparation.modalities, segmenter.preparation.least_score
     found = []
     for scan in scans:
         try:
@@ -41,12 +41,9 @@ def classify_scans(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[Classi
         except InputError as error:
             found.append(Classified(scan, (), "", f"cannot be prepared: {error}"))
             continue
-        best, row = int(np.argmax(scores)), tuple(float(score) for score in scores)
-        if row[best] < least:
-            reason = f"is none of {', '.join(modalities)}: the best score is {row[best]:.2f}"
-            found.append(Classified(scan, row, "", reason))
-        else:
-            found.append(Classified(scan, row, modalities[best]))
+        reason = why_none(scores, segmenter.preparation)
+        modality = "" if reason else segmenter.preparation.modalities[int(np.argmax(scores))]
+        found.append(Classified(scan, tuple(float(score) for score in scores), modality, reason))
     return found
 
 

@@ -120,6 +120,7 @@ def read_series(series: Series) -> Image:
 def _from_volume(make: Callable[[], Volume]) -> Image:
     try:
         volume = make()
+    # What pydicom, highdicom and the decoders raise for files that are damaged or of a kind they do not know.
     except (ValueError, RuntimeError, NotImplementedError, AttributeError, KeyError, OSError) as error:
         raise InputError(f"cannot be read: {' '.join(str(error).split())[:200]}") from error
     affine = _LPS @ volume.affine

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pimms_tf.clinic.bids import write_bids
-from pimms_tf.clinic.intake import MASK, PROBABILITY, RESULT
+from pimms_tf.clinic.intake import MASK, PROBABILITY, RESULT, is_called
 from pimms_tf.clinic.lesions import Lesion, lesions_of, write_lesions
 from pimms_tf.clinic.patient import PatientResult, ScanResult
 from pimms_tf.clinic.provenance import Provenance, provenance
@@ -102,7 +102,7 @@ def named(result: PatientResult, name: str) -> ScanResult:
         InputError: there is none.
     """
     for scan in result.scans:
-        if name == scan.name or Path(name).resolve() in [path.resolve() for path in scan.files]:
+        if is_called(name, scan.name, scan.files):
             return scan
     raise InputError(f"{name} is no scan of this patient; give one of {', '.join(scan.name for scan in result.scans)}")
 

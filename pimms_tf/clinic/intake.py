@@ -59,6 +59,11 @@ class Intake:
     set_aside: tuple[SetAside, ...]
 
 
+def is_called(wanted: Path | str, name: str, files: Iterable[Path]) -> bool:
+    """Returns whether a user's word means the scan of this name and these files: by its name, or the path of a file."""
+    return str(wanted) == name or Path(wanted).resolve() in [path.resolve() for path in files]
+
+
 def take_in(paths: Sequence[Path]) -> Intake:
     """Returns the scans in files and folders, in the order of their content, whatever their names and order were.
 

@@ -80,11 +80,8 @@ def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], prepara
     be of the modality for which this one is a guess; or the scan looks unlike the surest of those that are taken for
     the same modality: their brightness in the brain does not go together.
     """
-    modalities, least_score = preparation.modalities, preparation.least_score
-    found: dict[int, str] = {}
-    for place, row in enumerate(scores):
-        if row.max() < least_score:
-            found[place] = f"is none of {', '.join(modalities)}: the best score is {row.max():.2f}"
+    modalities = preparation.modalities
+    found = {place: reason for place, row in enumerate(scores) if (reason := why_none(row, preparation))}
     best = scores.argmax(axis=1)
     for modality in range(len(modalities)):
         members = [place for place in np.flatnonzero(best == modality) if place not in found]
@@ -98,6 +95,13 @@ def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], prepara
             if alike < LEAST_CORRELATION:
                 found[place] = f"does not look like {names[members[0]]}, the surest {modalities[modality]} scan"
     return found
+
+
+def why_none(row: np.ndarray, preparation: Preparation) -> str:
+    """Returns why a scan with these scores (modality,) is none of the modalities, "" for one that is."""
+    if row.max() >= preparation.least_score:
+        return ""
+    return f"is none of {', '.join(preparation.modalities)}: the best score is {row.max():.2f}"
 
 
 def warnings_about(grid: Grid, row: np.ndarray, brain: np.ndarray, brain_affine: np.ndarray) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pimms_tf.clinic.classifying import classify_scans
-from pimms_tf.clinic.intake import NEGLIGIBLE_MM, Scan, SetAside, take_in
+from pimms_tf.clinic.intake import NEGLIGIBLE_MM, Scan, SetAside, is_called, take_in
 from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotropic, warnings_about
 from pimms_tf.clinic.registration import Registration, moved, register
 from pimms_tf.data.brain import brain_mask
@@ -226,7 +226,7 @@ def _reference(seen: Sequence[_Seen], modalities: Sequence[str], wanted: Path | 
         grids, scores = [one.scan.image.grid for one in seen], np.stack([one.scores for one in seen])
         return chosen_reference(grids, scores, modalities)
     for place, one in enumerate(seen):
-        if str(wanted) == one.scan.name or Path(wanted).resolve() in [path.resolve() for path in one.scan.files]:
+        if is_called(wanted, one.scan.name, one.scan.files):
             return place, "it was asked for"
     names = ", ".join(one.scan.name for one in seen)
     raise InputError(f"reference {wanted} is none of the scans that can be used; give one of {names}")

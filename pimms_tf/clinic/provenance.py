@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 from pimms_tf import __version__
-from pimms_tf.weights.files import CHECKSUMS
+from pimms_tf.weights.files import released_sha256
 
 try:
     import resource
@@ -74,7 +74,7 @@ def weights_sha256(weights: Path | str) -> str:
     its newest version.
     """
     if str(weights) == "bundled":
-        return _recorded(BUNDLED)
+        return released_sha256(BUNDLED)
     files = [*Path(weights).rglob("*.data-00000-of-00001")]
     if not files:
         return ""
@@ -87,11 +87,6 @@ def peak_memory_mb() -> float | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def _recorded(name: str) -> str:
-    text = resources.files("pimms_tf.weights").joinpath(CHECKSUMS).read_text(encoding="utf-8")
-    return next((line.split()[0] for line in text.splitlines() if line.split()[1:] == [name]), "")
 
 
 def _number(path: Path) -> tuple[int, str]:

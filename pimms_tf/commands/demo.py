@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pimms_tf.comparison.figures import PREDICTED, TRUE, draw_outlines
 from pimms_tf.data import read_image
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import dice
 from pimms_tf.files import replacing
+from pimms_tf.simulation.cohort import subject_ids
 from pimms_tf.simulation.phantom import draw_phantom, write_phantom
 
 if TYPE_CHECKING:  # elsewhere in Python 3.10
@@ -29,7 +31,6 @@ NUM_SUBJECTS = 12
 SPACING_MM = (1.5, 1.5, 3.0)
 Z_RANGE_MM = (-14.0, 58.0)
 MODALITIES = ("T1", "T2", "FLAIR")
-TRUE_COLOUR, PREDICTED_COLOUR = "#00c8ff", "#ff8c00"  # told apart with every kind of colour vision
 
 
 def shipped_configs() -> tuple[str, ...]:
@@ -64,10 +65,8 @@ def _write_cohort(
     z_range_mm: tuple[float, float] | None,
     seed: int,
 ) -> None:
-    for number in range(1, num_subjects + 1):
+    for number, subject_id in enumerate(subject_ids(num_subjects), start=1):
         subject = draw_phantom(np.random.default_rng((seed, number)), spacing_mm, z_range_mm)
-        # Equal lengths, so that subjects sort by number.
-        subject_id = f"sim{number:0{max(2, len(str(num_subjects)))}d}"
         write_phantom(folder, subject_id, subject)
         load_ml = subject.lesion.sum() * np.prod(spacing_mm) / 1000
         log.info("%d of %d: %s, %.1f ml of lesions", number, num_subjects, subject_id, load_ml)
@@ -149,7 +148,7 @@ def demo_picture(folder: Path, path: Path, max_subjects: int = 3) -> None:
         _draw_subject(row, Path(folder) / "scans", subject_id, predicted_path)
     for axes, name in zip(rows[0], MODALITIES, strict=True):
         axes.set_title(name, fontsize=12)
-    lines = [Line2D([], [], color=colour, linewidth=2) for colour in (TRUE_COLOUR, PREDICTED_COLOUR)]
+    lines = [Line2D([], [], color=colour, linewidth=2) for colour in (TRUE, PREDICTED)]
     figure.legend(lines, ["true", "predicted"], loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
@@ -181,9 +180,7 @@ def _draw_subject(row: np.ndarray, scans: Path, subject_id: str, predicted_path:
 def _draw_slice(axes: Axes, scan: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> None:
     # Files are RAS: columns run to the patient's right, rows to the front.
     axes.imshow(scan.T, cmap="gray", origin="lower", vmin=0, vmax=np.percentile(scan[scan > 0], 99.7))
-    for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        if mask.any():
-            axes.contour(mask.T.astype(float), [0.5], colors=colour, linewidths=1.1)
+    draw_outlines(axes, true, predicted, 1.1)
     axes.invert_xaxis()
     axes.set_xticks([])
     axes.set_yticks([])

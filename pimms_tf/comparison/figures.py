@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -14,7 +15,7 @@ from pimms_tf.files import replacing
 
 _COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377")  # told apart with every kind of colour vision
 _PERCENTILES = (95, 50, 20)  # of Dice; the paper's picture shows these
-TRUE, PREDICTED = "#00c8ff", "#ff8c00"
+TRUE, PREDICTED = "#00c8ff", "#ff8c00"  # told apart with every kind of colour vision, too
 
 
 def write_boxes(
@@ -66,12 +67,17 @@ def write_contours(folder: Path, results: Sequence[SubjectResult], path: Path) -
         for panel, name in zip(row, MODALITIES, strict=True):
             scan = read_image(scans / f"{result.subject_id}_{name}.nii.gz").data[..., 0]
             panel.imshow(scan[:, :, z].T, cmap="gray", origin="lower")
-            for mask, colour in ((true, TRUE), (found, PREDICTED)):
-                if mask[:, :, z].any():
-                    panel.contour(mask[:, :, z].T, [0.5], colors=colour, linewidths=0.8)
+            draw_outlines(panel, true[..., z], found[..., z], 0.8)
             panel.set_axis_off()
         row[0].set_title(f"{percentile}th percentile, Dice {result.scores.dice:.2f}", fontsize="medium", loc="left")
     _save(figure, path)
+
+
+def draw_outlines(axes: Axes, true: np.ndarray, predicted: np.ndarray, width: float) -> None:
+    """Draws the outlines of two masks (x, y) on a slice, with x to the right."""
+    for mask, colour in ((true, TRUE), (predicted, PREDICTED)):
+        if mask.any():
+            axes.contour(mask.T.astype(float), [0.5], colors=colour, linewidths=width)
 
 
 def _save(figure: Figure, path: Path) -> None:

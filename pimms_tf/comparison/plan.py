@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pimms_tf.errors import InputError
+from pimms_tf.simulation.cohort import subject_ids
 
 NETWORKS = ("hemis", "soft", "hard", "online")  # the columns of the paper's table
 UNLABELLED = "online_unlabelled"  # as online, but never told which scan is which
@@ -177,7 +178,7 @@ def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, s
     holdouts = {name: HOLDOUT_SUBSETS[name] for name in HOLDOUTS if name != "gold" or patients}
     files = {f"{name}.ini": _training_ini(shipped, name, size, seed) for name in _TRAINED if name in size.iterations}
     for holdout in holdouts:
-        ids = list(patients) if holdout == "gold" else _simulated_ids(size.holdout_subjects)
+        ids = list(patients) if holdout == "gold" else subject_ids(size.holdout_subjects)
         files[f"splits/{holdout}.csv"] = "".join(f"{subject_id},inference\n" for subject_id in ids)
         for network in networks:
             text = _holdout_ini(shipped, network, holdout, size, seed)
@@ -199,10 +200,6 @@ def _patients(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
             raise InputError(f"--gold: two folders are called {folder.name}; patients need names of their own")
         found[folder.name] = {name: path for name, path in files.items() if path.is_file()}
     return found
-
-
-def _simulated_ids(num: int) -> list[str]:
-    return [f"sim{number:0{max(2, len(str(num)))}d}" for number in range(1, num + 1)]
 
 
 def _stages(size: Scale, seed: int, networks: Sequence[str], holdouts: Mapping[str, object]) -> list[Stage]:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -34,14 +35,10 @@ class Comparison:
     confusion: Mapping[str, Mapping[str, np.ndarray]]
     seconds: Mapping[str, float]
 
-    def table(self, holdout: str) -> Table:
-        """The paper's table of a holdout: its rows, a column per network, each tested against HeMIS."""
-        rows = HOLDOUT_SUBSETS[holdout]
-        chosen = {
-            network: sorted((r for r in results if r.subset in rows), key=lambda result: rows.index(result.subset))
-            for network, results in self.results[holdout].items()
-        }
-        return table_1(chosen, baseline="hemis")
+    @cached_property
+    def tables(self) -> Mapping[str, Table]:
+        """The paper's table of each holdout: its rows, a column per network, each tested against HeMIS."""
+        return {holdout: _table(HOLDOUT_SUBSETS[holdout], networks) for holdout, networks in self.results.items()}
 
 
 class Trend(NamedTuple):
@@ -54,6 +51,14 @@ class Trend(NamedTuple):
     @property
     def holds(self) -> bool:
         return self.num_agreeing == self.num_rows
+
+
+def _table(rows: Sequence[tuple[str, ...]], networks: Mapping[str, Sequence[SubjectResult]]) -> Table:
+    chosen = {
+        network: sorted((r for r in results if r.subset in rows), key=lambda result: rows.index(result.subset))
+        for network, results in networks.items()
+    }
+    return table_1(chosen, baseline="hemis")
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -86,9 +91,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     The second picture shows simulated subjects alone.
     """
     folder = Path(folder)
-    for holdout in comparison.results:
-        write_text(folder / f"table_{holdout}.csv", comparison.table(holdout).csv())
-    write_boxes({h: comparison.table(h) for h in comparison.results}, comparison.results, folder / "boxes.png")
+    for holdout, table in comparison.tables.items():
+        write_text(folder / f"table_{holdout}.csv", table.csv())
+    write_boxes(comparison.tables, comparison.results, folder / "boxes.png")
     if "mixed" in comparison.results:
         write_contours(folder, comparison.results["mixed"]["online"], folder / "contours.png")
     return write_text(folder / "report.md", report_text(comparison))
@@ -112,8 +117,8 @@ def trends(comparison: Comparison) -> list[Trend]:
     Source: paper, Table 1.
     """
     means: dict[tuple[str, tuple[str, ...], str], dict[str, float]] = {}
-    for holdout in comparison.results:
-        for cell in comparison.table(holdout).cells:
+    for holdout, table in comparison.tables.items():
+        for cell in table.cells:
             means.setdefault((holdout, cell.subset, "dice"), {})[cell.variant] = cell.dice.mean
             means.setdefault((holdout, cell.subset, "asd_mm"), {})[cell.variant] = cell.asd_mm.median
     mixed = [key for key in means if key[0] == "mixed" and key[2] == "dice"]
@@ -141,8 +146,7 @@ def report_text(comparison: Comparison) -> str:
     """The comparison as Markdown: tables, trends, modalities, costs."""
     lines = [f"# The paper's comparison, scale {comparison.scale}, seed {comparison.seed}", ""]
     known = published()
-    for holdout in comparison.results:
-        table = comparison.table(holdout)
+    for holdout, table in comparison.tables.items():
         lines += [f"## {holdout.capitalize()}", "", table.markdown()]
         lines += ["Beside the paper, Dice (mean), ours / published:", "", *_beside(table, holdout, known), ""]
     lines += ["## What the paper found", "", "| trend | rows that agree | holds |", "| --- | --: | :-: |"]

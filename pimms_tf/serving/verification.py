@@ -117,7 +117,7 @@ def verify_volumes(
         try:
             subject = segmenter.prepare(images)
             scores, image = segmenter(subject, probabilities=True)
-            mask = segmenter(subject).image.data[..., 0]
+            mask = segmenter(subject, scores=scores).image.data[..., 0]
         except InputError as error:
             if "refusal" in served:
                 return 0.0

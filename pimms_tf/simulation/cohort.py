@@ -73,6 +73,12 @@ class Simulator:
         return float(np.exp(rng.uniform(*np.log(np.maximum((low, high), 1e-3))))) if high > 0 else 0.0
 
 
+def subject_ids(num_subjects: int) -> list[str]:
+    """sim01, sim02, …: of equal lengths, so that subjects sort by number."""
+    width = max(2, len(str(num_subjects)))
+    return [f"sim{number:0{width}d}" for number in range(1, num_subjects + 1)]
+
+
 def write_cohort(folder: Path, simulator: Simulator, num_subjects: int, num_threads: int = 1) -> list[str]:
     """Writes subjects sim01, sim02, … into `folder`, and what they are into files beside them; the ids.
 
@@ -80,8 +86,7 @@ def write_cohort(folder: Path, simulator: Simulator, num_subjects: int, num_thre
     threads changes nothing. Besides the files of `write_subject` there are `subjects.csv`, a row per subject with its
     hospital and lesions, and `hospitals.json`, which `read_hospitals` reads.
     """
-    width = max(2, len(str(num_subjects)))  # equal lengths, so that subjects sort by number
-    ids = [f"sim{number + 1:0{width}d}" for number in range(num_subjects)]
+    ids = subject_ids(num_subjects)
 
     def made(number: int) -> tuple[str | float | int, ...]:
         subject = simulator(number, ids[number])

@@ -31,11 +31,15 @@ def bundled_arrays() -> dict[str, np.ndarray]:
         return {path: arrays[path].astype(np.float32) for path in arrays.files}
 
 
+def released_sha256(name: str) -> str:
+    """The SHA-256 of a file of this folder as it was released; "" for one that was not."""
+    lines = resources.files("pimms_tf.weights").joinpath(CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    return next((line.split()[0] for line in lines if line.split()[1:] == [name]), "")
+
+
 def _checked(name: str) -> bytes:
     """The content of a file of this folder, once its checksum is right."""
-    folder = resources.files("pimms_tf.weights")
-    lines = folder.joinpath(CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    content = folder.joinpath(name).read_bytes()
-    if f"{hashlib.sha256(content).hexdigest()}  {name}" not in lines:
+    content = resources.files("pimms_tf.weights").joinpath(name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != released_sha256(name):
         raise InputError(f"{name} of the installed package is not what was released; install pimms-tf again")
     return content

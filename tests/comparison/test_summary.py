@@ -67,7 +67,7 @@ def test_modalities_are_counted_where_all_scans_were_given(folder):
 
 
 def test_the_table_has_the_rows_of_the_paper_in_their_order(folder):
-    cells = read_comparison(folder).table("mixed").cells
+    cells = read_comparison(folder).tables["mixed"].cells
     assert tuple(dict.fromkeys(cell.subset for cell in cells)) == HOLDOUT_SUBSETS["mixed"]
     assert [cell.variant for cell in cells[:4]] == list(NETWORKS)
 
