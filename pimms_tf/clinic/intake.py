@@ -6,15 +6,17 @@ names; a file that cannot be used is said and costs no other.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pimms_tf.data.brain import brain_mask
 from pimms_tf.data.formats import MINC_SUFFIXES, NIBABEL_SUFFIXES, PICTURE_SUFFIXES
 from pimms_tf.data.grids import corners
 from pimms_tf.data.images import Image, read_image
+from pimms_tf.data.intensity import is_centred
 from pimms_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ NEGLIGIBLE_MM = 1e-3  # headers that differ by less say the same
 MASK, PROBABILITY, RESULT = "mask.nii.gz", "probability.nii.gz", "result.json"  # what earlier results are known by
 _FEWEST_VOXELS, _SHORTEST_MM, _LONGEST_MM = 5, 40.0, 600.0  # of an axis of a scan of a head
 _MOST_LABELS = 20  # different values of an image that is no scan
+_MOST_MISSING = 0.5  # of the brain
 _OTHER_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".gipl.gz", ".vtk")
 _VOLUME_SUFFIXES = (*NIBABEL_SUFFIXES, *MINC_SUFFIXES, *_OTHER_SUFFIXES)
 _SECOND_FILES = (".img", ".img.gz", ".raw", ".zraw", ".raw.gz")  # voxels beside a header
@@ -33,13 +36,18 @@ _BESIDE = (".json", ".txt", ".tsv", ".csv", ".bval", ".bvec", ".html", ".pdf", "
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One volume that may be segmented. `image` has one channel; `files` are where it came from."""
+    """One volume that may be segmented.
+
+    `image` has one channel; `files` are where it came from. `missing` (x, y, z) bool are voxels that were NaN or
+    infinite and count as background, None where there are none.
+    """
 
     name: str  # for tables: the file's name, or number and description of the series
     files: tuple[Path, ...]
     image: Image
     series: "Series | None" = None
     notes: tuple[str, ...] = ()  # what was done to read it, in words
+    missing: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def take_in(paths: Sequence[Path]) -> Intake:
     for path in images:
         name = names[path]
         try:
-            image = read_image(path)
+            image = read_image(path, finite=False)
         except InputError as error:
             set_aside.append(SetAside(name, "; ".join(each.text for each in error.mistakes), is_damaged=True))
             continue
@@ -202,7 +210,7 @@ def _usable(scan: Scan) -> Scan:
     """The scan, if it may be one of a head.
 
     Raises:
-        InputError: it is flat, empty, too small or large for a head, or holds several volumes.
+        InputError: it is flat, empty, too small or large for a head, holds several volumes, or lacks most of the brain.
     """
     image = scan.image
     if image.data.shape[3] > 1:
@@ -214,12 +222,38 @@ def _usable(scan: Scan) -> Scan:
     if lengths.min() < _SHORTEST_MM or lengths.max() > _LONGEST_MM:
         size = " x ".join(f"{length:.0f}" for length in lengths)
         raise InputError(f"measures {size} mm, which is no head; check the voxel size in its header")
-    values = np.unique(image.data)
+    scan = _without_missing(scan)
+    values = np.unique(scan.image.data)
     if len(values) == 1:
         raise InputError("has the same value in every voxel")
     if len(values) <= _MOST_LABELS:
         raise InputError(f"has {len(values)} different values, so it is a mask or a map of labels")
     return scan
+
+
+def _without_missing(scan: Scan) -> Scan:
+    """The scan with background for voxels that are NaN or infinite, as programs leave them outside a field of view.
+
+    Raises:
+        InputError: most of the brain is among them.
+    """
+    data = scan.image.data
+    missing = ~np.isfinite(data)
+    if not missing.any():
+        return scan
+    if missing.all():
+        raise InputError("has no voxel that is not NaN or infinite")
+    share = f"{100 * missing.mean():.2g} %" if missing.mean() > 1e-4 else "less than 0.01 %"
+    filled = np.where(missing, np.float32(0), data)
+    if is_centred(filled[..., 0]):  # 0 is the middle of the brain there
+        filled[missing] = filled.min()
+    brain = brain_mask(filled, scan.image.affine)
+    if not brain.any() or missing[..., 0][brain].mean() > _MOST_MISSING:
+        raise InputError(f"lacks the brain: {share} of its voxels are NaN or infinite, and little is seen in the others")
+    said = f"{share} of its voxels are NaN or infinite and count as background"
+    return replace(
+        scan, image=replace(scan.image, data=filled), notes=(*scan.notes, said), missing=missing[..., 0]
+    )
 
 
 def _read_dicom(files: Sequence[Path]) -> tuple[list[Scan], list[SetAside]]:

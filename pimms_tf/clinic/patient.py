@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # lies between them.
 RANGE = (0.25, 0.75)
 _TINY_MM = 0.5  # a scan on the very voxels of the reference is not interpolated for so little
+_MOST_MISSING = 0.01  # of the brain, without a word
 _MOST_SLICES = 9  # on which contributions are measured
 _NAN = float("nan")
 
@@ -319,13 +320,26 @@ def _result(one: _Seen, modalities: Sequence[str], is_reference: bool, brain: np
         used=not one.reason,
         reason=one.reason,
         notes=(*one.scan.notes, *one.notes),
-        warnings=() if one.reason else warnings_about(one.scan.image.grid, one.scores, brain, moving @ grid.affine),
+        warnings=()
+        if one.reason
+        else (
+            *warnings_about(one.scan.image.grid, one.scores, brain, moving @ grid.affine),
+            *_warning_about_missing(one, brain, grid),
+        ),
         is_reference=is_reference,
         registration=one.registration,
         contribution=one.contribution,
         image=one.image,
         series=one.scan.series,
     )
+
+
+def _warning_about_missing(one: _Seen, brain: np.ndarray, grid: Grid) -> tuple[str, ...]:
+    if one.scan.missing is None or not brain.any():
+        return ()
+    missing = replace(one.placed, data=one.scan.missing[..., np.newaxis].astype(np.float32))
+    share = float(resample_onto(missing, grid, 0).data[..., 0][brain].mean())
+    return (f"{100 * share:.0f} % of the brain is NaN or infinite in it",) if share > _MOST_MISSING else ()
 
 
 def _fresh(data: np.ndarray, image: Image) -> Image:

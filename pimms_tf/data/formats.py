@@ -27,8 +27,10 @@ _MOST_BEHIND = 2**20  # bytes behind the voxels: padding, or the tags of MGH
 HEADER_TOLERANCE_MM = 1e-3  # the zooms of a header are float32 and rarely equal the column norms exactly
 
 
-def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
+def read_file(path: Path, loader: str | None = None, finite: bool = True) -> tuple[np.ndarray, Grid]:
     """Returns the voxels of a file, (x, y, z, channel) float32 scaled as its header says, and its grid.
+
+    With `finite`, voxels that are NaN or infinite are refused.
 
     Raises:
         InputError: as `images.read_image`, which says more.
@@ -48,7 +50,7 @@ def read_file(path: Path, loader: str | None = None) -> tuple[np.ndarray, Grid]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"is no image or is damaged ({reason}); copy or export it again", path=path) from error
     data = _with_channels(voxels, path)
-    _check_values(data, grid, path)
+    _check_values(data, grid, path, finite)
     return data, grid
 
 
@@ -289,10 +291,10 @@ def _with_channels(voxels: np.ndarray, path: Path) -> np.ndarray:
         return voxels.reshape(*shape[:3], channels).astype(np.float32, copy=isinstance(voxels, np.memmap))
 
 
-def _check_values(data: np.ndarray, grid: Grid, path: Path) -> None:
+def _check_values(data: np.ndarray, grid: Grid, path: Path, finite: bool) -> None:
     if data.size == 0:
         raise InputError(f"has no voxels: its shape is {data.shape}; export it again", path=path)
-    if not (np.isfinite(data.min()) and np.isfinite(data.max())):
+    if finite and not (np.isfinite(data.min()) and np.isfinite(data.max())):
         count = data.size - np.count_nonzero(np.isfinite(data))
         raise InputError(
             f"has {count} voxels that are NaN or infinite; replace them, by 0 outside the head for instance", path=path

@@ -63,20 +63,21 @@ class Image:
         return replace(self.original, shape=self.shape, affine=self.affine, sform_code=code, qform=None, num_axes=3)
 
 
-def read_image(path: Path, loader: str | None = None) -> Image:
+def read_image(path: Path, loader: str | None = None, finite: bool = True) -> Image:
     """Returns the image in a file, scaled as its header says.
 
     NIfTI, Analyze and MGH are read through nibabel, everything else (MHA, MHD, NRRD, pictures, …) through SimpleITK,
     unless `loader` is one of `formats.LOADERS`. A file of two axes, or with one axis of length 1, becomes (x, y, 1);
     times or vector components become channels. Pictures have the identity as affine, and their rows are x. A header
-    whose sform contradicts its voxel sizes is repaired as NiftyNet does.
+    whose sform contradicts its voxel sizes is repaired as NiftyNet does. With `finite`,
+    voxels that are NaN or infinite are refused.
 
     Raises:
         InputError: the file is missing, empty, damaged or no image; it has no voxels, voxels that are NaN or infinite,
             several times and several components at once, or an affine that cannot be inverted.
     Source: niftynet/io/{image_loader,image_type,misc_io}.py.
     """
-    return _in_order(*read_file(path, loader))
+    return _in_order(*read_file(path, loader, finite))
 
 
 def read_image_header(path: Path, loader: str | None = None) -> Image:

@@ -86,3 +86,36 @@ def test_the_mask_can_lie_on_voxels_of_any_size(patient, result, segmenter):
     assert found.mask.spacing_mm == pytest.approx((4, 4, 4))
     covered = np.array(found.mask.shape) * 4.0
     np.testing.assert_allclose(covered, np.array(result.mask.shape) * 6.0, rtol=0, atol=2.0)
+
+
+def with_nan(path, is_nan):
+    """Writes NaN into the file of a scan where `is_nan` says so of its voxels; returns how many per cent these are."""
+    image = nib.load(path)
+    data = image.get_fdata(dtype=np.float32)
+    where = is_nan(data)
+    data[where] = np.nan
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+    return 100 * where.mean()
+
+
+def test_background_of_nan_is_background_and_its_share_is_said(patient, result, segmenter, tmp_path):
+    shutil.copytree(patient, tmp_path / "p")
+    share = with_nan(tmp_path / "p" / "1.nii.gz", lambda data: data == 0)
+    assert share > 10
+    found = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False, contributions=False)
+    np.testing.assert_array_equal(found.probability.data, result.probability.data)
+    notes = {scan.name: scan.notes for scan in found.scans}
+    assert notes["1.nii.gz"] == (f"{share:.2g} % of its voxels are NaN or infinite and count as background",)
+    assert notes["0.nii.gz"] == ()
+
+
+def test_what_is_lost_of_the_brain_is_said_and_a_scan_without_most_of_it_is_set_aside(patient, segmenter, tmp_path):
+    shutil.copytree(patient, tmp_path / "p")
+    with_nan(tmp_path / "p" / "2.nii.gz", lambda data: np.indices(data.shape)[1] > data.shape[1] * 0.7)
+    with_nan(tmp_path / "p" / "1.nii.gz", lambda data: np.indices(data.shape)[0] > 4)
+    found = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False, contributions=False)
+    (part,) = [scan for scan in found.scans if scan.name == "2.nii.gz"]
+    assert "% of the brain is NaN or infinite in it" in part.warnings[-1]
+    (without,) = found.set_aside
+    assert without.name == "1.nii.gz"
+    assert without.reason.startswith("lacks the brain: ")

@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.io import netcdf_file
 
 from pimms_tf.data.formats import repaired_affine
 from pimms_tf.data.images import (
@@ -456,6 +457,38 @@ def test_every_format_gives_the_same_voxels_and_places(suffix, tmp_path):
     assert image.data.dtype == np.float32
     np.testing.assert_array_equal(image.data[..., 0], data)
     np.testing.assert_allclose(image.affine, affine, atol=1e-5)
+
+
+def write_minc(path, stored, axes, start_mm, step_mm, cosines):
+    """Writes whole numbers as MINC-1; axes, and what lies along each of them, are in the order of the array."""
+    with netcdf_file(path, "w") as file:
+        for each in zip(axes, stored.shape, start_mm, step_mm, cosines, strict=True):
+            name, length, start, step, direction = each
+            file.createDimension(name, length)
+            axis = file.createVariable(name, "i4", ())
+            axis.spacing, axis.start, axis.step = b"regular__", start, step
+            axis.direction_cosines = np.array(direction)
+        voxels = file.createVariable("image", "i2", axes)
+        voxels.signtype, voxels.valid_range = b"signed__", np.array([0.0, 1000.0])
+        voxels[:] = stored
+        for name, value in (("image-min", 0.0), ("image-max", 500.0)):
+            file.createVariable(name, "f8", axes[:1])[:] = value
+
+
+def test_a_minc_file_lies_where_its_starts_steps_and_cosines_say(tmp_path):
+    stored = np.zeros((4, 5, 6), np.int16)  # z, y, x, as MINC files mostly are
+    stored[1, 2, 3] = 1000
+    z, y, x = (0.0, 0.0, 1.0), (-0.6, 0.8, 0.0), (0.8, 0.6, 0.0)
+    write_minc(tmp_path / "a.mnc", stored, ("zspace", "yspace", "xspace"), (7.0, 30, -20), (3.0, -2, 1), (z, y, x))
+    image = read_image(tmp_path / "a.mnc")
+    assert image.data.max() == image.data[1, 2, 3, 0] == 500  # stored numbers stand for 0 to 500
+    # 7 + 1 * 3 up, 30 - 2 * 2 along y and -20 + 3 * 1 along x.
+    expected = 10.0 * np.array(z) + 26.0 * np.array(y) - 17.0 * np.array(x)
+    np.testing.assert_allclose((image.affine @ [1, 2, 3, 1])[:3], expected, rtol=0, atol=1e-5)
+    turned = reorient(image, ("L", "P", "S"))
+    assert turned.shape == (6, 5, 4)
+    (place,) = np.argwhere(turned.data[..., 0] == 500)
+    np.testing.assert_allclose((turned.affine @ [*place, 1])[:3], expected, rtol=0, atol=1e-5)
 
 
 def test_simpleitk_reads_a_nifti_file_where_nibabel_does(tmp_path):
