@@ -9,6 +9,7 @@ import numpy as np
 
 from pimms_tf.clinic.intake import Intake, Scan, take_in
 from pimms_tf.clinic.judging import why_none
+from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,13 +24,15 @@ class Classified:
     """A scan and what it is taken for.
 
     `scores` (modality,) are probabilities. `modality` is the name of the best, "" where no score is as high as the
-    network's record asks for, or where the scan cannot be prepared; `reason` then says why.
+    network's record asks for, or where the scan cannot be prepared; `reason` then says why. `brain` (x, y, z) bool is
+    what its preparation took for the brain, on its own grid; None where it looks for none.
     """
 
     scan: Scan
     scores: tuple[float, ...]
     modality: str
     reason: str = ""
+    brain: np.ndarray | None = None
 
 
 def classify_scans(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[Classified]:
@@ -37,14 +40,25 @@ def classify_scans(segmenter: "Segmenter", scans: Sequence[Scan]) -> list[Classi
     found = []
     for scan in scans:
         try:
-            scores = segmenter.classify(segmenter.prepare([scan.image]))[0]
+            subject, brain = segmenter.prepare_with_brain([scan.image])
+            scores = segmenter.classify(subject)[0]
         except InputError as error:
             found.append(Classified(scan, (), "", f"cannot be prepared: {error}"))
             continue
         reason = why_none(scores, segmenter.preparation)
         modality = "" if reason else segmenter.preparation.modalities[int(np.argmax(scores))]
-        found.append(Classified(scan, tuple(float(score) for score in scores), modality, reason))
+        scores = tuple(float(score) for score in scores)
+        found.append(Classified(scan, scores, modality, reason, brain_on_own_grid(segmenter, subject, brain)))
     return found
+
+
+def brain_on_own_grid(segmenter: "Segmenter", subject: Subject, brain: np.ndarray) -> np.ndarray | None:
+    """Returns the brain that `Segmenter.prepare_with_brain` found where the subject's files lie; None if it has no need
+    of one."""
+    preparation = segmenter.preparation
+    if preparation.foreground != "brain" or not preparation.whitening:
+        return None
+    return restore(subject, brain.astype(np.float32)).data[..., 0] > 0.5
 
 
 def classify_files(paths: Sequence[Path], segmenter: "Segmenter") -> tuple[list[Classified], Intake]:

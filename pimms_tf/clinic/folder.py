@@ -165,6 +165,7 @@ def result_record(result: PatientResult, made: Provenance, lesions: Sequence[Les
             "spacing_mm": [_rounded(step) for step in result.mask.spacing_mm],
             "affine": [[float(value) for value in row] for row in result.mask.affine],
         },
+        "bias_correction": result.bias_correction,
         "classes": list(result.class_names),
         "modalities": list(result.modalities),
         "scans": [_scan_record(scan) for scan in result.scans],

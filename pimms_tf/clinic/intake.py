@@ -249,11 +249,10 @@ def _without_missing(scan: Scan) -> Scan:
         filled[missing] = filled.min()
     brain = brain_mask(filled, scan.image.affine)
     if not brain.any() or missing[..., 0][brain].mean() > _MOST_MISSING:
-        raise InputError(f"lacks the brain: {share} of its voxels are NaN or infinite, and little is seen in the others")
+        raise InputError(f"lacks the brain: {share} of its voxels are NaN or infinite, the others show little of it")
     said = f"{share} of its voxels are NaN or infinite and count as background"
-    return replace(
-        scan, image=replace(scan.image, data=filled), notes=(*scan.notes, said), missing=missing[..., 0]
-    )
+    image = replace(scan.image, data=filled)
+    return replace(scan, image=image, notes=(*scan.notes, said), missing=missing[..., 0])
 
 
 def _read_dicom(files: Sequence[Path]) -> tuple[list[Scan], list[SetAside]]:

@@ -1,9 +1,9 @@
 """segment_patient: from a patient's nameless scans to a mask, and all that is to be said about how it came about.
 
-    result = segment_patient(["scan_a.nii.gz", "dicom_folder"])
-    result.mask, result.volume_ml, [(scan.name, scan.taken_for) for scan in result.scans]
+result = segment_patient(["scan_a.nii.gz", "dicom_folder"])
+result.mask, result.volume_ml, [(scan.name, scan.taken_for) for scan in result.scans]
 
-    take in → classify → choose the reference → register → resample → prepare → judge → segment
+take in → classify → choose the reference → (correct bias) → register → resample → prepare → judge → segment
 """
 
 import time
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pimms_tf.clinic.classifying import classify_scans
+from pimms_tf.clinic.bias import without_bias
+from pimms_tf.clinic.classifying import brain_on_own_grid, classify_scans
 from pimms_tf.clinic.intake import NEGLIGIBLE_MM, Scan, SetAside, is_called, take_in
 from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotropic, warnings_about
 from pimms_tf.clinic.registration import Registration, moved, register
 from pimms_tf.data.brain import brain_mask
 from pimms_tf.data.grids import Grid, corners
 from pimms_tf.data.images import Image, resample_onto
+from pimms_tf.data.intensity import is_centred
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
 from pimms_tf.inference.plausibility import doubts
@@ -76,7 +78,8 @@ class PatientResult:
     not being background; `brain` (x, y, z) bool is empty where none was found. All lie on the grid of the scan that
     `reference` names, or on one of equal voxels over it if a `space_mm` was asked for. `volume_ml` is that of the mask,
     and `volume_range_ml` what it is where all voxels count that have a probability of 0.75, or of 0.25. `flags` are
-    whole sentences about what a reader should look at.
+    whole sentences about what a reader should look at. `bias_correction` says whether it was asked for; each scan's
+    notes say what came of it.
     """
 
     patient: str
@@ -94,6 +97,7 @@ class PatientResult:
     volume_range_ml: tuple[float, float]
     flags: tuple[str, ...]
     seconds: float
+    bias_correction: bool = False
 
     @property
     def used(self) -> tuple[ScanResult, ...]:
@@ -114,6 +118,7 @@ def segment_patient(
     reference: Path | str | None = None,
     space_mm: float | None = None,
     register: bool = True,
+    bias_correction: bool = False,
     contributions: bool = True,
 ) -> PatientResult:
     """Returns what the scans in files and folders say of one patient, in any order and under any names.
@@ -124,6 +129,7 @@ def segment_patient(
         reference: the file, or the name of a scan, whose grid the mask lies on; by default it is chosen.
         space_mm: edge of the mask's voxels instead; the field of view stays that of the reference.
         register: scans are registered to the reference; without it their headers alone say where they lie.
+        bias_correction: the bias field of each scan is estimated and divided out after it was classified.
         contributions: what the mask loses without each scan is measured, which takes a part of the time again.
 
     Raises:
@@ -136,7 +142,7 @@ def segment_patient(
     check_network(segmenter)
     count = len(segmenter.preparation.modalities)
     seen = [
-        _Seen(one.scan, np.array(one.scores or (0.0,) * count, np.float32), one.reason)
+        _Seen(one.scan, np.array(one.scores or (0.0,) * count, np.float32), one.reason, one.brain)
         for one in classify_scans(segmenter, intake.scans)
     ]
     candidates = [one for one in seen if not one.reason]
@@ -145,16 +151,17 @@ def segment_patient(
     place, why = _reference(candidates, segmenter.preparation.modalities, reference)
     fixed = candidates[place]
     grid = fixed.scan.image.grid if space_mm is None else isotropic(fixed.scan.image, space_mm)
+    if bias_correction:
+        _correct_bias(candidates)
     if register and len(candidates) > 1:
         _register(candidates, fixed)
-    candidates, subject, scores = _judged(segmenter, candidates, grid, patient)
+    candidates, subject, scores, brain = _judged(segmenter, candidates, grid, patient)
     prepared = segmenter(_on_its_own_grid(subject), probabilities=True, scores=scores).image
     if contributions and len(candidates) > 1 and segmenter.takes_slices:
         _measure_contributions(segmenter, subject, scores, _soft(prepared), candidates)
     probabilities = restore(subject, prepared.data, order=1)
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0
-    brain = brain_mask(np.stack([one.image.data[..., 0] for one in candidates], axis=-1), grid.affine)
     brain_ml = _volume_ml(brain, grid.affine)
     scans = tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen)
     return PatientResult(
@@ -176,6 +183,7 @@ def segment_patient(
             *(f"{text[0].upper()}{text[1:]}." for text in doubts(mask, brain)),
         ),
         seconds=time.perf_counter() - began,
+        bias_correction=bias_correction,
     )
 
 
@@ -186,6 +194,7 @@ class _Seen:
     scan: Scan
     scores: np.ndarray
     reason: str = ""
+    brain: np.ndarray | None = None  # on the scan's own grid, where it is known
     registration: Registration | None = None
     image: Image | None = None
     contribution: float = _NAN
@@ -196,6 +205,12 @@ class _Seen:
         """The scan where it lies after registration."""
         found = self.registration
         return self.scan.image if found is None or not found.kept else moved(self.scan.image, found)
+
+    def own_brain(self) -> np.ndarray:
+        """The brain (x, y, z) bool on the scan's own grid."""
+        if self.brain is None:
+            self.brain = brain_mask(self.scan.image.data, self.scan.image.affine)
+        return self.brain
 
 
 def _bundled() -> "Segmenter":
@@ -233,12 +248,22 @@ def _reference(seen: Sequence[_Seen], modalities: Sequence[str], wanted: Path | 
     raise InputError(f"reference {wanted} is none of the scans that can be used; give one of {names}")
 
 
+def _correct_bias(seen: Sequence[_Seen]) -> None:
+    for one in seen:
+        if is_centred(one.scan.image.data[..., 0]):
+            one.notes += ("it was standardised before, so its bias field was left as it is",)
+        elif not one.own_brain().any():
+            one.notes += ("no brain was found in it, so its bias field was left as it is",)
+        else:
+            one.scan = replace(one.scan, image=without_bias(one.scan.image, one.own_brain()))
+            one.notes += ("its bias field was divided out",)
+
+
 def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
-    brain = brain_mask(fixed.scan.image.data, fixed.scan.image.affine)
+    brain = fixed.own_brain()
     for one in seen:
         if one is not fixed:
-            own = brain_mask(one.scan.image.data, one.scan.image.affine)
-            found = register(one.scan.image, fixed.scan.image, brain if brain.any() else None, own)
+            found = register(one.scan.image, fixed.scan.image, brain if brain.any() else None, one.own_brain())
             if found.shift_mm < _TINY_MM and one.scan.image.grid.matches(fixed.scan.image.grid):
                 found = Registration(np.eye(4), found.before, found.before, kept=False)
             one.registration = found
@@ -246,8 +271,8 @@ def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
 
 def _judged(
     segmenter: "Segmenter", seen: Sequence[_Seen], grid: Grid, patient: str
-) -> tuple[list[_Seen], Subject, np.ndarray]:
-    """The scans that are none too many, on the grid of the mask, as a subject, and their scores.
+) -> tuple[list[_Seen], Subject, np.ndarray, np.ndarray]:
+    """The scans that are none too many, on the grid of the mask, as a subject, their scores, and the brain there.
 
     Each time one is set aside the others are prepared anew, since it had a say in where the brain is.
     """
@@ -259,13 +284,16 @@ def _judged(
             if apart > NEGLIGIBLE_MM:
                 one.notes += (f"its voxels lie up to {apart:.2g} mm off the reference's and are taken for the same",)
     while seen:
-        subject = segmenter.prepare([one.image for one in seen], patient)
+        subject, found = segmenter.prepare_with_brain([one.image for one in seen], patient)
         scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these
         for one, row in zip(seen, scores[: len(seen)], strict=True):
             one.scores = row
         out = foreign(subject.scans, scores[: len(seen)], [one.scan.name for one in seen], segmenter.preparation)
         if not out:
-            return seen, subject, scores
+            brain = brain_on_own_grid(segmenter, subject, found)
+            if brain is None:
+                brain = brain_mask(np.stack([one.image.data[..., 0] for one in seen], axis=-1), grid.affine)
+            return seen, subject, scores, brain
         for place, reason in out.items():
             seen[place].reason, seen[place].image = reason, None
         seen, left_out = [one for one in seen if not one.reason], [one for one in seen if one.reason]

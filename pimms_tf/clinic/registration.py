@@ -23,7 +23,7 @@ _STARTS = 3  # of the best ones
 _SAMPLED = (0.5, 0.35, 0.2)  # of the voxels of each level
 _BINS = 40
 _SEED = 20180731
-_WORK_UNITS = 4  # whatever the machine: sums are then rounded alike everywhere
+WORK_UNITS = 4  # whatever the machine: sums are then rounded alike everywhere
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # NIfTI counts to the right and front, ITK to the left and back
 
 
@@ -57,8 +57,8 @@ def register(
     Both are single-channel images in patient coordinates. `fixed_mask` (x, y, z) bool limits where similarity is
     measured, on the grid of `fixed`; `moving_mask` on that of `moving` only says where the middle of the same part is.
     """
-    target, source = _to_sitk(fixed), _to_sitk(moving)
-    mask = None if fixed_mask is None else _to_sitk(replace(fixed, data=fixed_mask[..., np.newaxis]), sitk.sitkUInt8)
+    target, source = to_sitk(fixed), to_sitk(moving)
+    mask = None if fixed_mask is None else to_sitk(replace(fixed, data=fixed_mask[..., np.newaxis]), sitk.sitkUInt8)
     header = sitk.Euler3DTransform()
     header.SetCenter(_centre_of(target) if fixed_mask is None else _middle(fixed_mask, fixed).tolist())
     offsets = [np.zeros(3)]
@@ -151,7 +151,7 @@ def _similarity(source: sitk.Image, target: sitk.Image, transform: sitk.Transfor
 
 def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfWorkUnits(_WORK_UNITS)
+    method.SetNumberOfWorkUnits(WORK_UNITS)
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
     if mask is not None:
@@ -176,7 +176,8 @@ def _coarse(image: sitk.Image, spacing_mm: float, smoothing_mm: float) -> sitk.I
     return sitk.Shrink(image, factors)
 
 
-def _to_sitk(image: Image, kind: int = sitk.sitkFloat32) -> sitk.Image:
+def to_sitk(image: Image, kind: int = sitk.sitkFloat32) -> sitk.Image:
+    """Returns an image with one channel as SimpleITK has it, where it lies; voxels are of a type of SimpleITK."""
     affine = _LPS @ image.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     out = sitk.GetImageFromArray(np.ascontiguousarray(image.data[..., 0].T.astype(np.float32)))

@@ -293,6 +293,7 @@ def _made(result: PatientResult, made: Provenance) -> tuple[tuple[str, str], ...
         ("Versions", ", ".join(f"{name} {version}" for name, version in made.versions)),
         ("Time", f"{result.seconds:.1f} seconds, at {made.when}"),
         ("Memory", "" if made.peak_memory_mb is None else f"{made.peak_memory_mb:,.0f} MB at most"),
+        ("Bias fields", "estimated by N4 within the brain and divided out" if result.bias_correction else ""),
         ("Grid of the mask", f"{result.reference}, since {result.reference_reason}; {counted_voxels(result)}"),
     )
     return tuple((name, text) for name, text in rows if text)

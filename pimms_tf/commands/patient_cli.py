@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pimms_tf.actions.sharding import read_shard
 from pimms_tf.commands.parser import AddVerb
+from pimms_tf.commands.progress import progress_of_patients
 from pimms_tf.commands.running import import_tensorflow
 from pimms_tf.errors import InputError
 from pimms_tf.files import tsv_text
@@ -43,6 +44,8 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("--space", metavar="MM", help="edge of the mask's voxels, such as 1mm; default: the reference's")
     text = "the scans are aligned already: only their headers say where they lie"
     sub.add_argument("--no-register", action="store_true", help=text)
+    text = "divide out slow changes of brightness (N4 within the brain); for scans of uneven coils"
+    sub.add_argument("--bias-correction", action="store_true", help=text)
     text = "file or name of a scan on whose own grid the mask is written, too; may be given several times"
     sub.add_argument("--grid-of", action="append", default=[], metavar="SCAN", help=text)
     text = "add the results, under the name of the patient, to a BIDS data set of derivatives, too"
@@ -99,6 +102,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
             reference=a.reference,
             space_mm=space_mm,
             register=not a.no_register,
+            bias_correction=a.bias_correction,
         )
         return result, write_result(
             result,
@@ -134,11 +138,8 @@ def _cohort(patients: "Sequence[PatientFiles]", folder: Path, segment, shard: "S
 
     part = patients if shard is None else shard.part_of(patients)
 
-    def report(done: int, total: int, text: str, left_s: float) -> None:
-        left = f", {left_s / 60:.0f} min left" if left_s >= 60 else ""
-        print(f"{done} of {total}{left}: {text}", flush=True)
-
-    failed = segment_patients(part, folder, segment, resume=resume, report=report)
+    with progress_of_patients(len(part)) as report:
+        failed = segment_patients(part, folder, segment, resume=resume, report=report)
     print(f"Saved {write_cohort_page(patients, folder)}")
     if failed:
         print(f"{failed} of {len(part)} patients could not be segmented; their folders say why", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""What a run shows while it trains: progress lines."""
+"""What long runs show: lines of training, and of a cohort of patients; live on a terminal, plain elsewhere."""
 
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 # What a line calls the figures of `training.Metrics`, on a terminal and elsewhere.
@@ -23,6 +23,16 @@ def figures_of(variant: str) -> tuple[str, ...]:
 def progress(max_iter: int, figures: Sequence[str] = tuple(_FIGURES)) -> AbstractContextManager:
     """Returns a context that yields what to call after each iteration: a live line on a terminal, else plain lines."""
     return _LiveLine(max_iter, figures) if sys.stdout.isatty() else _PlainLines(figures)
+
+
+def progress_of_patients(total: int) -> AbstractContextManager:
+    """Returns a context that yields what to call after each patient: done, total, what became of them, seconds left."""
+    return _LivePatients(total) if sys.stdout.isatty() else nullcontext(_say_patient)
+
+
+def _say_patient(done: int, total: int, text: str, left_s: float) -> None:
+    left = f", {left_s / 60:.0f} min left" if left_s >= 60 else ""
+    print(f"{done} of {total}{left}: {text}", flush=True)
 
 
 def counting(what: str) -> Callable[[int, int], None]:
@@ -69,38 +79,18 @@ class _PlainLines(AbstractContextManager):
         return ", ".join(f"{name}={float(value)}" for name, value in values.items())
 
 
-class _LiveLine(AbstractContextManager):
-    """One line that is rewritten: iteration, losses, iterations per second, time left; all else scrolls above it."""
+class _Live(AbstractContextManager):
+    """Lines at the foot of a terminal that are rewritten; all else scrolls above them."""
 
-    def __init__(self, max_iter: int, figures: Sequence[str]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, *columns) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-        columns = (
-            MofNCompleteColumn(),
-            BarColumn(bar_width=8),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-        )
-        self._figures = figures
-        self._progress = Progress(*columns)
-        self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
-        self._preparing = self._progress.add_task("", losses="subjects prepared", rate="", visible=False)
-        self._waiting = self._progress.add_task("", total=None, losses="", rate="", visible=False)
+        self._progress = Progress(MofNCompleteColumn(), BarColumn(bar_width=8), *columns)
 
-    def __enter__(self) -> "_LiveLine":
+    def __enter__(self):
         self._progress.start()
         self._write_logs_to(sys.stdout)  # which is now the progress line's own, and keeps above it
         return self
-
-    def prepared(self, done) -> None:
-        """Counts the subjects that are ready, until all are."""
-        waiting = done.done < done.total
-        self._progress.update(self._preparing, completed=done.done, total=done.total, visible=waiting)
-
-    def waiting(self, what: str, seconds: float) -> None:
-        """Shows what is waited for, until the next iteration is done."""
-        self._progress.update(self._waiting, losses=what, rate=f"{seconds:.0f} s", visible=True)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
@@ -110,6 +100,47 @@ class _LiveLine(AbstractContextManager):
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(stream)
+
+
+class _LivePatients(_Live):
+    """How many patients are done, for how long, and how long it will still take; what became of each scrolls away."""
+
+    def __init__(self, total: int) -> None:
+        from rich.progress import TextColumn, TimeElapsedColumn
+
+        super().__init__(TextColumn("patients"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
+        self._task = self._progress.add_task("", total=total, left="")
+
+    def __call__(self, done: int, total: int, text: str, left_s: float) -> None:
+        print(text)
+        left = f"about {max(1, round(left_s / 60))} min left" if left_s > 0 else ""  # NaN, too, says nothing
+        self._progress.update(self._task, completed=done, total=total, left=left)
+
+
+class _LiveLine(_Live):
+    """Iteration, losses, iterations per second, time left."""
+
+    def __init__(self, max_iter: int, figures: Sequence[str]) -> None:
+        from rich.progress import TextColumn, TimeRemainingColumn
+
+        super().__init__(
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self._figures = figures
+        self._task = self._progress.add_task("training", total=max_iter, losses="", rate="")
+        self._preparing = self._progress.add_task("", losses="subjects prepared", rate="", visible=False)
+        self._waiting = self._progress.add_task("", total=None, losses="", rate="", visible=False)
+
+    def prepared(self, done) -> None:
+        """Counts the subjects that are ready, until all are."""
+        waiting = done.done < done.total
+        self._progress.update(self._preparing, completed=done.done, total=done.total, visible=waiting)
+
+    def waiting(self, what: str, seconds: float) -> None:
+        """Shows what is waited for, until the next iteration is done."""
+        self._progress.update(self._waiting, losses=what, rate=f"{seconds:.0f} s", visible=True)
 
     def __call__(self, report) -> None:
         losses = " ".join(f"{_FIGURES[name][0]} {float(getattr(report.metrics, name)):.3f}" for name in self._figures)

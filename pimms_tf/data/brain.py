@@ -28,15 +28,14 @@ NEAR_MM = 8.0
 FAR = 0.06
 
 
-def brain_masks(scans: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """`brain_mask`, the same for each scan, bool (x, y, z, scan); where there is no brain, what Otsu calls foreground.
+def brain_or_foreground(brain: np.ndarray, scans: np.ndarray) -> np.ndarray:
+    """The brain, the same for each scan, bool (x, y, z, scan); where it is empty, what Otsu calls foreground.
 
     Raises:
         InputError: there is no foreground either.
     """
-    mask = brain_mask(scans, affine)
-    if mask.any():
-        return np.broadcast_to(mask[..., np.newaxis], scans.shape)
+    if brain.any():
+        return np.broadcast_to(brain[..., np.newaxis], scans.shape)
     logger.warning("no brain is found in these scans, so all that is not background counts as foreground")
     return foreground_masks(scans, "otsu_plus", "and")
 

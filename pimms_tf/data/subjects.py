@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from pimms_tf.data.brain import brain_masks
+from pimms_tf.data.brain import brain_mask, brain_or_foreground
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import (
     FarPlane,
@@ -112,7 +112,7 @@ class SubjectLoader:
         zero_background: scans that were standardised before, so that much of them lies below 0, are shifted; see
             `intensity.with_zero_background`.
         foreground: method of the mask that normalisation looks at, see `intensity.foreground_mask`; None: all voxels.
-            "brain" is one mask for all scans, see `brain.brain_masks`.
+            "brain" is one mask for all scans, see `brain.brain_mask`.
         blank_outside: whitened scans are 0 outside their mask, which is the mean inside it.
         fusion: of the masks of several scans: "and", "or", or "multi", each its own.
         multi_is_empty: "multi" gives empty masks, which is NiftyNet's fault; see `intensity.foreground_masks`.
@@ -186,6 +186,10 @@ class SubjectLoader:
                 modalities that is not that of the slots. The message names the subject, the files and the remedy.
         Source: niftynet/io/image_reader.py, niftynet/application/segmentation_application.py.
         """
+        return self.load_with_brain(images, subject_id)[0]
+
+    def load_with_brain(self, images: Mapping[str, Path | Image], subject_id: str = "") -> tuple[Subject, np.ndarray]:
+        """Returns `load`, and the brain (x, y, z) bool that normalisation looked at, empty unless it found one."""
         patient = Patient(images, subject_id)
         sections = {}
         for scan in self._present_scans(patient):
@@ -203,8 +207,8 @@ class SubjectLoader:
         valid = np.isin(np.arange(len(stack)), list(sections))
         affine = place.prepared.affine.copy()
         affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in padding]
-        self._normalise(scans, affine, sections, patient)
-        return Subject(
+        brain = self._normalise(scans, affine, sections, patient)
+        subject = Subject(
             subject_id=subject_id,
             scans=scans,
             valid=valid,
@@ -217,6 +221,7 @@ class SubjectLoader:
             far_plane=self.far_plane,
             coefficients=spline_coefficients(scans) if self.coefficients else None,
         )
+        return subject, brain
 
     def prepared_shape(self, images: Mapping[str, Path], subject_id: str = "") -> tuple[int, int, int]:
         """The padded shape that `load` gives the scans, from headers alone: cheap, so a cohort can be checked early.
@@ -343,17 +348,23 @@ class SubjectLoader:
     def foreground_of(self, scans: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Foreground of each scan, bool (x, y, z, scan), before whitening and landmarks."""
         if self.foreground == "brain":
-            return brain_masks(scans, affine)
+            return brain_or_foreground(brain_mask(scans, affine), scans)
         return foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
 
-    def _normalise(self, scans: np.ndarray, affine: np.ndarray, sections: Mapping[int, str], patient: Patient) -> None:
-        """Standardises and whitens the present scans where they are."""
-        masks = None
+    def _normalise(
+        self, scans: np.ndarray, affine: np.ndarray, sections: Mapping[int, str], patient: Patient
+    ) -> np.ndarray:
+        """Standardises and whitens the present scans where they are; returns the brain if that is the foreground."""
+        masks, brain = None, np.zeros(scans.shape[:3], bool)
         if self.foreground is not None and (self.whitening or self.mapping is not None):
             if self.takes_what_lies_above_0:
                 patient.remark_on_centred([name for slot, name in sections.items() if is_centred(scans[..., slot])])
             with patient.named():
-                masks = self.foreground_of(scans, affine)
+                if self.foreground == "brain":
+                    brain = brain_mask(scans, affine)
+                    masks = brain_or_foreground(brain, scans)
+                else:
+                    masks = self.foreground_of(scans, affine)
         for slot, name in sections.items():
             mask = None if masks is None else masks[..., slot]
             if self.mapping is not None:
@@ -372,6 +383,7 @@ class SubjectLoader:
                 scans[..., slot] = whiten(scans[..., slot], mask)
             if self.blank_outside and mask is not None:
                 scans[..., slot][~mask] = 0
+        return brain
 
     def _modality(self, valid: np.ndarray, patient: Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:

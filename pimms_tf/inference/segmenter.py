@@ -90,6 +90,13 @@ class Segmenter:
         Raises:
             InputError: a file cannot be read; no scan; scans on different grids; a name is needed but not known.
         """
+        return self.prepare_with_brain(images, subject_id)[0]
+
+    def prepare_with_brain(self, images: Scans, subject_id: str = "") -> tuple[Subject, np.ndarray]:
+        """What `prepare` gives, and the brain (x, y, z) bool on the same grid; empty if it found none.
+
+        It looks for one only where the record says that normalisation does.
+        """
         scans = _by_name(images)
         loader = self.preparation.subject_loader(tuple(scans))
         # The first scan decides where the subject lies, to the last digit of the affine, so it must not be by chance.
@@ -99,11 +106,11 @@ class Segmenter:
             scans=tuple(list(scans)[place] for place in first_to_last),
             modality=tuple(loader.modality[place] for place in first_to_last),
         )
-        subject = in_own_order.load(scans, subject_id)
+        subject, brain = in_own_order.load_with_brain(scans, subject_id)
         subject = _with_scans(subject, np.argsort(first_to_last))
         if self.preparation.null_class:  # empty slots have a say there, so there are as many as in training
-            return pad_slots(subject, max(len(scans), len(self.preparation.scans)), NULL_CLASS)
-        return subject
+            subject = pad_slots(subject, max(len(scans), len(self.preparation.scans)), NULL_CLASS)
+        return subject, brain
 
     def classify(self, subject: Subject) -> np.ndarray:
         """Scores (scan, modality) float32 of a subject's scans, as in `Answer`, without segmenting anything.

@@ -66,8 +66,12 @@ def test_other_formats_are_written_on_request(patient, tiny, tmp_path, capsys):
     assert not (tmp_path / "out" / "mask.dcm").exists()
     written = (tmp_path / "bids" / "sub-01" / "anat" / "sub-01_space-orig_label-L_desc-pimms_mask.nii.gz").read_bytes()
     assert written == (tmp_path / "out" / "mask.nii.gz").read_bytes()
-    assert main(command) == 0
+    assert main([*command, "--bias-correction"]) == 0
     assert capsys.readouterr().out.splitlines()[-2].startswith("fsleyes ")
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["bias_correction"]
+    assert all("its bias field was divided out" in scan["notes"] for scan in record["scans"])
+    assert "estimated by N4 within the brain and divided out" in (tmp_path / "out" / "report.html").read_text()
 
 
 # Mistakes
