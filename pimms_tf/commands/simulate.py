@@ -35,12 +35,12 @@ def simulated_hospitals(
     seed: int,
     contrasts: Sequence[str] = ("T1", "T2", "FLAIR"),
     head: str | None = None,
-    spacing_mm: float | None = None,
+    spacing_mm: Sequence[float] | None = None,
 ) -> tuple[Hospital, ...]:
     """The hospitals of a cohort: as many as `wish` says, drawn from the seed, or those of the file that it names.
 
     `contrasts` are the scans that drawn hospitals take; `usual` alone leaves them to a draw among usual sets. `head`
-    and `spacing_mm` (voxels of equal edges) change what the hospitals say themselves.
+    and `spacing_mm` (one edge of the voxels, or three) change what the hospitals say themselves.
 
     Raises:
         InputError: a number below 1, a file that cannot be read, an unknown contrast or treatment, or a spacing outside
@@ -51,8 +51,12 @@ def simulated_hospitals(
             raise InputError(f"--contrasts: {contrast} is none of {', '.join(CONTRASTS)}")
     if head is not None and head not in HEADS:
         raise InputError(f"--head: {head} is none of {', '.join(HEADS)}")
-    if spacing_mm is not None and not 0.5 <= spacing_mm <= 10:
-        raise InputError(f"--spacing_mm: {spacing_mm:g} is not between 0.5 and 10")
+    edges = [float(edge) for edge in spacing_mm or ()]
+    if len(edges) not in (0, 1, 3):
+        raise InputError(f"--spacing_mm: {len(edges)} numbers; give one edge for all axes, or three")
+    for edge in edges:
+        if not 0.5 <= edge <= 10:
+            raise InputError(f"--spacing_mm: {edge:g} is not between 0.5 and 10")
     if wish.isdigit():
         if int(wish) < 1:
             raise InputError("--hospitals: give 1 or more, or a file of hospitals")
@@ -66,8 +70,9 @@ def simulated_hospitals(
         hospitals = read_hospitals(Path(wish))
     if head is not None:
         hospitals = tuple(replace(hospital, head=head) for hospital in hospitals)
-    if spacing_mm is not None:
-        hospitals = tuple(replace(hospital, grid_mm=(float(spacing_mm),) * 3) for hospital in hospitals)
+    if edges:
+        grid_mm = tuple(edges * (3 // len(edges)))
+        hospitals = tuple(replace(hospital, grid_mm=grid_mm) for hospital in hospitals)
     return hospitals
 
 

@@ -24,8 +24,8 @@ def add_verb(verb: AddVerb) -> None:
     sub.add_argument("--contrasts", default="T1,T2,FLAIR", metavar="LIST", help=text)
     text = "kept, defaced, stripped or badly stripped; default: as the hospital does"
     sub.add_argument("--head", metavar="WORD", help=text)
-    text = "edge of the voxels; default: as the hospital has them"
-    sub.add_argument("--spacing_mm", type=float, metavar="MM", help=text)
+    text = "edge of the voxels, or its three edges; default: as the hospital has them"
+    sub.add_argument("--spacing_mm", type=float, nargs="+", metavar="MM", help=text)
     text = "smallest and largest lesion load; 0 0: healthy"
     sub.add_argument("--load_ml", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
     sub.add_argument("--num_threads", type=int, default=1, metavar="N", help="subjects made at a time")

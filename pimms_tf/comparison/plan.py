@@ -15,6 +15,7 @@ from pimms_tf.simulation.cohort import subject_ids
 
 NETWORKS = ("hemis", "soft", "hard", "online")  # the columns of the paper's table
 UNLABELLED = "online_unlabelled"  # as online, but never told which scan is which
+VOLUMES = "hemis_3d"  # as hemis, with kernels in three dimensions
 MODALITIES = ("T1", "T2", "FLAIR")
 HOLDOUTS = ("mixed", "silver", "gold")  # scanners of the training; other scanners; real patients
 HOLDOUT_SUBSETS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # the rows of the paper's table
@@ -29,8 +30,10 @@ _SHIPPED = {
     "hard": "pimms_hard.ini",
     "online": "pimms_online.ini",
     UNLABELLED: "pimms_online.ini",
+    VOLUMES: "hemis.ini",
 }
-_TRAINED = ("hemis", "modality_classifier", "online", UNLABELLED)
+_GIVEN = ("T1", "FLAIR", "lesion")  # files of a real patient
+_TRAINED = ("hemis", "modality_classifier", "online", UNLABELLED, VOLUMES)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Scale:
     """How large a comparison is.
 
     Args:
-        spacing_mm: edge of the voxels of simulated scans, and of those the networks see.
+        spacing_mm: edges of the voxels of simulated scans, and of those the networks see.
         training_subjects: simulated subjects to learn from, a tenth of them for validation.
         training_hospitals, silver_hospitals: hospitals that the subjects of training and mixed, and of silver, share.
         holdout_subjects: simulated subjects of each holdout.
@@ -46,10 +49,12 @@ class Scale:
         window: edge of the square windows that are learnt from, in voxels.
         iterations: of each network that is trained; those not named here are left out.
         settings: of the INI files, {(section, key): value}, for all networks alike.
+        volume_window: edges of the blocks that the 3-D network learns from, in voxels.
+        volume_subjects: simulated subjects, the first ones of mixed, that the 3-D network is scored on.
         budget: what it costs, in words.
     """
 
-    spacing_mm: float
+    spacing_mm: tuple[float, float, float]
     training_subjects: int
     training_hospitals: int
     silver_hospitals: int
@@ -58,6 +63,8 @@ class Scale:
     window: int
     iterations: Mapping[str, int]
     settings: Mapping[tuple[str, str], str]
+    volume_window: tuple[int, int, int]
+    volume_subjects: int
     budget: str
 
 
@@ -76,50 +83,63 @@ _SHORT = {
 
 SCALES: Mapping[str, Scale] = {
     "tiny": Scale(
-        spacing_mm=4.0,
+        spacing_mm=(4.0, 4.0, 8.0),
         training_subjects=4,
         training_hospitals=2,
         silver_hospitals=1,
         holdout_subjects=2,
         load_ml=(20.0, 40.0),
-        window=48,
-        iterations={"hemis": 4, "modality_classifier": 4, "online": 4, UNLABELLED: 4},
+        window=32,
+        iterations={"hemis": 4, "modality_classifier": 4, "online": 4, UNLABELLED: 4, VOLUMES: 2},
         settings={
             **_SHORT,
             ("NETWORK", "batch_size"): "4",
             ("NETWORK", "queue_length"): "8",
             ("TRAINING", "validation_every_n"): "-1",
         },
+        volume_window=(16, 16, 8),
+        volume_subjects=1,
         budget="minutes; it shows that the path works, and nothing else",
     ),
     "small": Scale(
-        spacing_mm=2.0,
-        training_subjects=60,
-        training_hospitals=12,
+        # Slices as thick as many hospitals take them. In-plane, a band along a ventricle is a voxel or two wide.
+        spacing_mm=(3.0, 3.0, 6.0),
+        training_subjects=40,
+        training_hospitals=10,
         silver_hospitals=6,
         holdout_subjects=30,
-        load_ml=(2.0, 40.0),
-        window=100,
-        iterations={"hemis": 1200, "modality_classifier": 600, "online": 1200, UNLABELLED: 600},
+        load_ml=(5.0, 40.0),
+        window=48,
+        iterations={"hemis": 800, "modality_classifier": 400, "online": 800, UNLABELLED: 400, VOLUMES: 150},
         settings={
             **_SHORT,
-            ("PIMMS", "lr_decay"): "2e-3",
+            ("PIMMS", "lr_decay"): "3e-3",
             ("TRAINING", "validation_every_n"): "200",
             ("TRAINING", "save_every_n"): "200",
             ("TRAINING", "max_checkpoints"): "2",
         },
-        budget="hours on two cores",
+        volume_window=(24, 24, 12),
+        volume_subjects=10,
+        budget="between one and two hours on two cores",
     ),
     "paper": Scale(
-        spacing_mm=1.0,
+        spacing_mm=(1.0, 1.0, 1.0),
         training_subjects=400,
         training_hospitals=60,
         silver_hospitals=20,
         holdout_subjects=100,
         load_ml=(0.5, 50.0),
         window=100,
-        iterations={"hemis": 26_000, "modality_classifier": 100_000, "online": 50_000, UNLABELLED: 50_000},
+        iterations={
+            "hemis": 26_000,
+            "modality_classifier": 100_000,
+            "online": 50_000,
+            UNLABELLED: 50_000,
+            VOLUMES: 26_000,
+        },
         settings={("TRAINING", "exclude_fraction_for_inference"): "0"},
+        volume_window=(64, 64, 64),
+        volume_subjects=100,
         budget="days on a graphics card; networks, batches and steps are those of the paper",
     ),
 }
@@ -141,16 +161,14 @@ class Plan:
         seed: of the hospitals, the subjects and the networks.
         files: text of the files to be written into the folder first, by relative path.
         stages: its commands, in order.
-        networks: those that are compared, HeMIS first.
-        holdouts: {name: subsets of the scans that are scored}.
+        networks: {holdout: networks that are scored on it, HeMIS first}.
     """
 
     scale: str
     seed: int
     files: Mapping[str, str]
     stages: tuple[Stage, ...]
-    networks: tuple[str, ...]
-    holdouts: Mapping[str, tuple[tuple[str, ...], ...]]
+    networks: Mapping[str, tuple[str, ...]]
 
 
 def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, str]) -> Plan:
@@ -159,8 +177,8 @@ def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, s
     Args:
         scale: a name in `SCALES`.
         seed: 0 or more.
-        gold: folders of real patients, each with T1, FLAIR and lesion (and T2 if there is one) as `.nii.gz`; empty:
-            the comparison has no gold holdout.
+        gold: folders of real patients, each with T1, FLAIR and lesion as `.nii.gz`; empty: the comparison has no gold
+            holdout.
         shipped: the texts of the INI files that come with the package, by name.
 
     Raises:
@@ -172,57 +190,68 @@ def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, s
         raise InputError(f"--seed {seed} is negative: give 0 or more")
     size = SCALES[scale]
     patients = _patients(gold)
-    # A subset is scored on all patients, so a modality that one of them lacks is left out.
-    sections = [name for name in MODALITIES if all(name in found for found in patients.values())]
-    networks = (*NETWORKS, UNLABELLED) if UNLABELLED in size.iterations else NETWORKS
-    holdouts = {name: HOLDOUT_SUBSETS[name] for name in HOLDOUTS if name != "gold" or patients}
+    more = tuple(name for name in (UNLABELLED, VOLUMES) if name in size.iterations)
+    holdouts = [name for name in HOLDOUTS if name != "gold" or patients]
+    networks = {holdout: NETWORKS + (more if holdout == "mixed" else ()) for holdout in holdouts}
     files = {f"{name}.ini": _training_ini(shipped, name, size, seed) for name in _TRAINED if name in size.iterations}
+    simulated = subject_ids(size.holdout_subjects)
     for holdout in holdouts:
-        ids = list(patients) if holdout == "gold" else subject_ids(size.holdout_subjects)
-        files[f"splits/{holdout}.csv"] = "".join(f"{subject_id},inference\n" for subject_id in ids)
-        for network in networks:
-            text = _holdout_ini(shipped, network, holdout, size, seed)
-            files[f"{holdout}_{network}.ini"] = _of_patients(text, sections) if holdout == "gold" else text
-    for section in (*sections, "lesion") if patients else ():
-        files[f"gold/{section}.csv"] = "".join(f"{name},{found[section]}\n" for name, found in patients.items())
-    return Plan(scale, seed, files, tuple(_stages(size, seed, networks, holdouts)), networks, holdouts)
+        files[f"splits/{holdout}.csv"] = _split(list(patients) if holdout == "gold" else simulated)
+        for network in networks[holdout]:
+            files[f"{holdout}_{network}.ini"] = _holdout_ini(shipped, network, holdout, size, seed)
+    if VOLUMES in size.iterations:
+        files[f"splits/mixed_{VOLUMES}.csv"] = _split(simulated[: size.volume_subjects])
+    for name in _GIVEN if patients else ():
+        files[f"gold/{name}.csv"] = "".join(
+            f"{patient},{folder / name}.nii.gz\n" for patient, folder in patients.items()
+        )
+    return Plan(scale, seed, files, tuple(_stages(size, seed, networks)), networks)
 
 
-def _patients(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    found: dict[str, dict[str, Path]] = {}
+def _split(ids: Sequence[str]) -> str:
+    return "".join(f"{subject_id},inference\n" for subject_id in ids)
+
+
+def _patients(folders: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
     for folder in folders:
         folder = Path(folder).resolve()
-        files = {name: folder / f"{name}.nii.gz" for name in (*MODALITIES, "lesion")}
-        for name in ("T1", "FLAIR", "lesion"):
-            if not files[name].is_file():
-                raise InputError(f"--gold {folder}: {files[name].name} is not there; a folder holds T1, FLAIR, lesion")
+        for name in _GIVEN:
+            if not (folder / f"{name}.nii.gz").is_file():
+                raise InputError(f"--gold {folder}: {name}.nii.gz is not there; a folder holds {', '.join(_GIVEN)}")
         if folder.name in found:
             raise InputError(f"--gold: two folders are called {folder.name}; patients need names of their own")
-        found[folder.name] = {name: path for name, path in files.items() if path.is_file()}
+        found[folder.name] = folder
     return found
 
 
-def _stages(size: Scale, seed: int, networks: Sequence[str], holdouts: Mapping[str, object]) -> list[Stage]:
+def _stages(size: Scale, seed: int, networks: Mapping[str, Sequence[str]]) -> list[Stage]:
     def simulate(name: str, subjects: int, hospitals: str, seed: int) -> Stage:
         words = ["--subjects", str(subjects), "--hospitals", hospitals, "--seed", str(seed), "--head", "stripped"]
-        words += ["--spacing_mm", f"{size.spacing_mm:g}", "--load_ml", *(f"{load:g}" for load in size.load_ml)]
+        words += ["--spacing_mm", *(f"{edge:g}" for edge in size.spacing_mm)]
+        words += ["--load_ml", *(f"{load:g}" for load in size.load_ml), "--num_threads", "2"]
         return Stage(f"simulate_{name}", ("simulate", name, *words))
 
+    def train(name: str) -> Stage:
+        return Stage(f"train_{name}", ("train", f"{name}.ini", "--resume"))
+
     seeds = [1000 * seed + n for n in range(3)]
+    # The paper's table comes first, what the paper left to future work last.
+    later = [name for name in (UNLABELLED, VOLUMES) if name in size.iterations]
     stages = [
         simulate("train", size.training_subjects, str(size.training_hospitals), seeds[0]),
         # The scanners of the training, other subjects.
         simulate("mixed", size.holdout_subjects, "train/data/hospitals.json", seeds[1]),
         simulate("silver", size.holdout_subjects, str(size.silver_hospitals), seeds[2]),
+        *(train(name) for name in _TRAINED if name in size.iterations and name not in later),
     ]
-    stages += [
-        Stage(f"train_{name}", ("train", f"{name}.ini", "--resume")) for name in _TRAINED if name in size.iterations
-    ]
-    for holdout in holdouts:
-        for network in networks:
-            config = f"{holdout}_{network}.ini"
-            stages.append(Stage(f"inference_{holdout}_{network}", ("inference", config, "--subsets", "--resume")))
-            stages.append(Stage(f"evaluation_{holdout}_{network}", ("evaluation", config, "--subsets")))
+    for wanted in (NETWORKS, *((name,) for name in later)):
+        stages += [train(name) for name in wanted if name in later]
+        for holdout, names in networks.items():
+            for name in (name for name in names if name in wanted):
+                config = f"{holdout}_{name}.ini"
+                stages.append(Stage(f"inference_{holdout}_{name}", ("inference", config, "--subsets", "--resume")))
+                stages.append(Stage(f"evaluation_{holdout}_{name}", ("evaluation", config, "--subsets")))
     return stages
 
 
@@ -239,32 +268,55 @@ def _training_ini(shipped: Mapping[str, str], name: str, size: Scale, seed: int)
         changes = {key: value for key, value in changes.items() if key[0] != "lesion"}
     if name == UNLABELLED:
         changes["PIMMS", "modality_weight"] = "0"
+    if name == VOLUMES:
+        changes |= _in_volumes(size) | {("NETWORK", "batch_size"): "2"}
     return edited(_of(shipped, name), changes)
 
 
 def _holdout_ini(shipped: Mapping[str, str], network: str, holdout: str, size: Scale, seed: int) -> str:
+    # The largest subset that is scored is all that is read.
+    sections = HOLDOUT_SUBSETS[holdout][0]
+    split = f"{holdout}_{network}" if network == VOLUMES else holdout
     changes = {
         **_common(network, size, seed),
-        ("SYSTEM", "dataset_split_file"): f"../../splits/{holdout}.csv",
+        ("SYSTEM", "dataset_split_file"): f"../../splits/{split}.csv",
         ("INFERENCE", "save_seg_dir"): f"../../results/{holdout}/{network}",
         ("EVALUATION", "save_csv_dir"): f"../../results/{holdout}/{network}",
+        ("SEGMENTATION", "image"): ",".join(sections),
+        ("PIMMS", "image_modalities"): ",".join(sections),
         **{(section, "path_to_search"): f"./{holdout}/data" for section in (*MODALITIES, "lesion")},
     }
-    return edited(_of(shipped, network), changes)
+    if network == VOLUMES:
+        changes |= _in_volumes(size)
+        # All of a volume at once has no seams.
+        changes |= {("INFERENCE", "spatial_window_size"): "(0, 0, 0)", ("INFERENCE", "border"): "(0, 0, 0)"}
+    # NiftyNet's own tables would be measured beside ours.
+    text = re.sub(r"(?m)^evaluations = .*\n", "", edited(_of(shipped, network), changes))
+    for section in set(MODALITIES) - set(sections):
+        text = re.sub(rf"(?m)^\[{section}\]\n(?:[^\[\n].*\n|\n)*", "", text)
+    return _of_patients(text) if holdout == "gold" else text
 
 
-def _of_patients(text: str, sections: Sequence[str]) -> str:
+def _in_volumes(size: Scale) -> dict[tuple[str, str], str]:
+    """What makes a network three-dimensional; a front-end of 21×21×21 would cost more than all the rest."""
+    return {
+        ("PIMMS", "spatial_rank"): "3",
+        ("PIMMS", "frontend"): "highres_1x1",
+        ("NETWORK", "volume_padding_size"): "(4, 4, 2)",
+        **{(section, "spatial_window_size"): str(size.volume_window) for section in (*MODALITIES, "lesion")},
+    }
+
+
+def _of_patients(text: str) -> str:
     """The INI file of a holdout for real patients, whose files lists name."""
-    names = ",".join(sections)
     text = re.sub(r"(?m)^(filename_(not_)?contains|path_to_search) = .*\n", "", text)
-    lists = {(name, "csv_file"): f"./gold/{name}.csv" for name in (*sections, "lesion")}
+    lists = {(name, "csv_file"): f"./gold/{name}.csv" for name in _GIVEN}
     # Shared scans are often standardised already, so that zero is a brightness of the brain.
-    shared = {("PIMMS", "image_modalities"): names, ("PIMMS", "zero_background"): "True"}
-    return edited(text, {("SEGMENTATION", "image"): names, **shared, **lists})
+    return edited(text, {("PIMMS", "zero_background"): "True", **lists})
 
 
 def _common(name: str, size: Scale, seed: int) -> dict[tuple[str, str], str]:
-    pixdim = f"({', '.join([f'{size.spacing_mm:g}'] * 3)})"
+    pixdim = f"({', '.join(f'{edge:g}' for edge in size.spacing_mm)})"
     sections = MODALITIES if name == "modality_classifier" else (*MODALITIES, "lesion")
     changes = {
         **size.settings,

@@ -17,11 +17,11 @@ from pimms_tf.files import write_text
 PLAN_FILE = "comparison.json"
 
 
-def run_stages(plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
+def run_stages(plan: Plan, folder: Path, say: Callable[[str], None], machine: str = "") -> None:
     """Runs what is left of a comparison in `folder`, each command in a process of its own with a log in `logs/`.
 
-    A stage that ended well leaves `done/NAME.json` with its command and seconds, and is not run again. One that was
-    stopped goes on where its own `--resume` finds it.
+    A stage that ended well leaves `done/NAME.json` with its command, its seconds, those of all processors together, and
+    the `machine` in words, and is not run again. One that was stopped goes on where its own `--resume` finds it.
 
     Raises:
         InputError: the folder holds something else, or another comparison; a command failed.
@@ -35,14 +35,19 @@ def run_stages(plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
             say(f"{title} (done, {done['seconds']:.0f} s)")
             continue
         say(title)
-        began = time.monotonic()
+        began, before = time.monotonic(), _processor_seconds()
         _run(stage, folder)
-        record = {"command": command, "seconds": round(time.monotonic() - began, 1)}
+        record = {
+            "command": command,
+            "seconds": round(time.monotonic() - began, 1),
+            "processor_seconds": round(_processor_seconds() - before, 1),
+            "machine": machine,
+        }
         write_text(folder / "done" / f"{stage.name}.json", json.dumps(record) + "\n")
 
 
 def read_record(folder: Path) -> dict:
-    """Returns what a comparison in `folder` consists of: scale, seed, holdouts, networks, names of stages, version.
+    """Returns what a comparison in `folder` consists of: scale, seed, networks per holdout, names of stages, version.
 
     Raises:
         InputError: there is none.
@@ -61,19 +66,24 @@ def read_record(folder: Path) -> dict:
 
 
 def read_done(folder: Path, name: str) -> dict | None:
-    """Returns the command and the seconds of a stage, None if it is not done."""
+    """Returns the record of a stage (see `run_stages`), None if it is not done."""
     try:
         return json.loads((Path(folder) / "done" / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 
 
+def _processor_seconds() -> float:
+    """Of the commands that have ended; 0 where the system does not tell."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def _begin(plan: Plan, folder: Path) -> None:
     mine = {
         "scale": plan.scale,
         "seed": plan.seed,
-        "holdouts": list(plan.holdouts),
-        "networks": list(plan.networks),
+        "networks": {holdout: list(names) for holdout, names in plan.networks.items()},
         "stages": [stage.name for stage in plan.stages],
     }
     path = folder / PLAN_FILE
