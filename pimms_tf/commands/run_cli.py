@@ -61,6 +61,8 @@ def add_verbs(verb: AddVerb) -> None:
     sub = verb("report", _report, "tabulate result files of evaluation; test two for a difference", overrides=False)
     text = "evaluation.csv of one or more models, or the folder of a study, of which the report is written again"
     sub.add_argument("results", nargs="+", type=Path, metavar="CSV|FOLDER", help=text)
+    text = "copy what the report of a study is made of, without scans and weights, to this folder"
+    sub.add_argument("--keep", type=Path, metavar="DIR", help=text)
 
 
 def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Config:
@@ -207,10 +209,16 @@ def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     if len(arguments.results) == 1 and arguments.results[0].is_dir():
-        from pimms_tf.comparison import read_comparison, write_comparison
+        from pimms_tf.comparison import keep, read_comparison, write_comparison
 
-        print(f"Saved {write_comparison(read_comparison(arguments.results[0]), arguments.results[0])}")
+        folder = arguments.results[0]
+        print(f"Saved {write_comparison(read_comparison(folder), folder)}")
+        if arguments.keep is not None:
+            keep(folder, arguments.keep)
+            print(f"Saved {arguments.keep}")
         return 0
+    if arguments.keep is not None:
+        raise InputError("--keep goes with the folder of one study")
     from pimms_tf.evaluation import side_by_side
 
     print(side_by_side(arguments.results))

@@ -1,44 +1,97 @@
-"""What came out of a comparison: the paper's table beside the published one, and which of its trends hold."""
+"""What came out of a comparison: results as far as they are there, tables, and which of the paper's trends hold."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pimms_tf.comparison.figures import write_boxes, write_contours
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS
+from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, VOLUMES
 from pimms_tf.comparison.stages import read_done, read_record
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import SubjectResult, Table, read_results, table_1
-from pimms_tf.files import write_text
+
+_DRAWS = 2000  # of scans put into classes at random
+
+
+class Sorted(NamedTuple):
+    """Scans put into classes: `counts` (3, 3) int by their true (row) and their best one (column).
+
+    `confidence` is the mean probability of the best class, NaN without a scan.
+    """
+
+    counts: np.ndarray
+    confidence: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of scans in the class of their own; NaN without a scan."""
+        return _share(np.trace(self.counts), self.counts)
+
+    def best_order(self) -> tuple[int, ...]:
+        """The class of each true contrast, if classes have no names: the order that most scans agree with."""
+        rows = np.arange(len(self.counts))
+        return max(permutations(rows.tolist()), key=lambda order: self.counts[rows, list(order)].sum())
+
+    def best_accuracy(self) -> float:
+        """Share of scans that agree with the best order of the classes."""
+        return _share(self.counts[np.arange(len(self.counts)), list(self.best_order())].sum(), self.counts)
+
+    def accuracy_by_chance(self) -> float:
+        """The best accuracy that as many scans of each contrast have on average, put into classes at random.
+
+        It lies above a third, since the best of six orders is taken. Of 2000 draws from one seed.
+        """
+        rng = np.random.default_rng(0)
+        found = []
+        for _ in range(_DRAWS):
+            drawn = rng.multinomial(self.counts.sum(axis=1), [1 / len(self.counts)] * len(self.counts))
+            found.append(Sorted(drawn, 0.0).best_accuracy())
+        return float(np.mean(found))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison.
+    """The results of a comparison, as far as its stages are done.
 
     Args:
-        scale, seed: what was asked for.
+        scale, seed, version: what was asked for, and of which release.
         results: {holdout: {network: one result per subject and subset}}.
-        confusion: {holdout: {network: scans by their true (row) and their best modality (column), (3, 3) int}}.
-        seconds: {stage: how long it took}.
+        modalities: {holdout: {network: its classifier's answers, all scans given}}, HeMIS left out.
+        done: {stage: its record, see `stages.run_stages`}.
+        missing: stages that are not done.
     """
 
     scale: str
     seed: int
+    version: str
     results: Mapping[str, Mapping[str, Sequence[SubjectResult]]]
-    confusion: Mapping[str, Mapping[str, np.ndarray]]
-    seconds: Mapping[str, float]
+    modalities: Mapping[str, Mapping[str, Sorted]]
+    done: Mapping[str, Mapping]
+    missing: tuple[str, ...]
 
     @cached_property
     def tables(self) -> Mapping[str, Table]:
-        """The paper's table of each holdout: its rows, a column per network, each tested against HeMIS."""
-        return {holdout: _table(HOLDOUT_SUBSETS[holdout], networks) for holdout, networks in self.results.items()}
+        """The paper's table of each holdout: its rows, a column per 2-D network, each tested against HeMIS."""
+        return {
+            holdout: _table(HOLDOUT_SUBSETS[holdout], {name: networks[name] for name in networks if name != VOLUMES})
+            for holdout, networks in self.results.items()
+        }
+
+    @cached_property
+    def volumes(self) -> Table | None:
+        """The 3-D HeMIS beside the 2-D one, on the subjects of mixed that both have; None where there is no 3-D one."""
+        networks = self.results.get("mixed", {})
+        if VOLUMES not in networks:
+            return None
+        subjects = {result.subject_id for result in networks[VOLUMES]}
+        flat = [result for result in networks["hemis"] if result.subject_id in subjects]
+        return _table(HOLDOUT_SUBSETS["mixed"], {"hemis": flat, VOLUMES: networks[VOLUMES]})
 
 
 class Trend(NamedTuple):
@@ -53,50 +106,38 @@ class Trend(NamedTuple):
         return self.num_agreeing == self.num_rows
 
 
-def _table(rows: Sequence[tuple[str, ...]], networks: Mapping[str, Sequence[SubjectResult]]) -> Table:
-    chosen = {
-        network: sorted((r for r in results if r.subset in rows), key=lambda result: rows.index(result.subset))
-        for network, results in networks.items()
-    }
-    return table_1(chosen, baseline="hemis")
-
-
 def read_comparison(folder: Path) -> Comparison:
-    """Reads what the stages of a comparison left in `folder`.
+    """Reads what the stages of a comparison left in `folder`; what is not done yet is left out and named.
 
     Raises:
-        InputError: there is no comparison, or a result is missing or cannot be read.
+        InputError: there is no comparison, a result of a stage that is done is missing or cannot be read, or HeMIS is
+            not scored on any holdout yet.
     """
     folder = Path(folder)
     record = read_record(folder)
+    done = {name: found for name in record["stages"] if (found := read_done(folder, name))}
     places = {
-        holdout: {network: folder / "results" / holdout / network for network in record["networks"]}
-        for holdout in record["holdouts"]
+        holdout: {
+            network: folder / "results" / holdout / network
+            for network in networks
+            if f"evaluation_{holdout}_{network}" in done
+        }
+        for holdout, networks in record["networks"].items()
     }
+    # Others are held against HeMIS.
+    places = {holdout: networks for holdout, networks in places.items() if "hemis" in networks}
+    if not places:
+        raise InputError(f"{folder}: HeMIS is scored on no holdout yet; go on with pimms-tf study {folder}")
     results = {
         holdout: {network: read_results(place / "evaluation.csv") for network, place in networks.items()}
         for holdout, networks in places.items()
     }
-    confusion = {
-        holdout: {network: _confusion(place) for network, place in networks.items() if network != "hemis"}
+    modalities = {
+        holdout: {network: _sorted(place) for network, place in networks.items() if network not in ("hemis", VOLUMES)}
         for holdout, networks in places.items()
     }
-    seconds = {name: done["seconds"] for name in record["stages"] if (done := read_done(folder, name))}
-    return Comparison(record["scale"], record["seed"], results, confusion, seconds)
-
-
-def write_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Writes `report.md`, a table per holdout (`table_NAME.csv`), `boxes.png` and `contours.png`; returns the first.
-
-    The second picture shows simulated subjects alone.
-    """
-    folder = Path(folder)
-    for holdout, table in comparison.tables.items():
-        write_text(folder / f"table_{holdout}.csv", table.csv())
-    write_boxes(comparison.tables, comparison.results, folder / "boxes.png")
-    if "mixed" in comparison.results:
-        write_contours(folder, comparison.results["mixed"]["online"], folder / "contours.png")
-    return write_text(folder / "report.md", report_text(comparison))
+    missing = tuple(name for name in record["stages"] if name not in done)
+    return Comparison(record["scale"], record["seed"], record["version"], results, modalities, done, missing)
 
 
 def published() -> dict[tuple[str, tuple[str, ...], str], dict[str, float]]:
@@ -111,8 +152,12 @@ def published() -> dict[tuple[str, tuple[str, ...], str], dict[str, float]]:
     }
 
 
+# Source: paper, section on results; T1, T2 and FLAIR together.
+PUBLISHED_ACCURACY = {"mixed": 0.99, "silver": 0.88, "gold": 0.87}
+
+
 def trends(comparison: Comparison) -> list[Trend]:
-    """What the paper's table says of the networks, row by row, held against ours.
+    """What the paper's table says of the networks, row by row, held against ours; rows that lack one are left out.
 
     Source: paper, Table 1.
     """
@@ -121,6 +166,7 @@ def trends(comparison: Comparison) -> list[Trend]:
         for cell in table.cells:
             means.setdefault((holdout, cell.subset, "dice"), {})[cell.variant] = cell.dice.mean
             means.setdefault((holdout, cell.subset, "asd_mm"), {})[cell.variant] = cell.asd_mm.median
+    means = {key: row for key, row in means.items() if all(name in row for name in NETWORKS)}
     mixed = [key for key in means if key[0] == "mixed" and key[2] == "dice"]
     single = [key for key in means if len(key[1]) == 1 and key[2] == "dice"]
     both = [key for key in means if key[0] != "mixed" and key[1] == ("T1", "FLAIR") and key[2] == "dice"]
@@ -142,38 +188,17 @@ def trends(comparison: Comparison) -> list[Trend]:
     ]
 
 
-def report_text(comparison: Comparison) -> str:
-    """The comparison as Markdown: tables, trends, modalities, costs."""
-    lines = [f"# The paper's comparison, scale {comparison.scale}, seed {comparison.seed}", ""]
-    known = published()
-    for holdout, table in comparison.tables.items():
-        lines += [f"## {holdout.capitalize()}", "", table.markdown()]
-        lines += ["Beside the paper, Dice (mean), ours / published:", "", *_beside(table, holdout, known), ""]
-    lines += ["## What the paper found", "", "| trend | rows that agree | holds |", "| --- | --: | :-: |"]
-    for trend in trends(comparison):
-        lines.append(f"| {trend.text} | {trend.num_agreeing} of {trend.num_rows} | {'yes' if trend.holds else 'no'} |")
-    lines += ["", "## Which scan is which", ""]
-    for holdout, networks in comparison.confusion.items():
-        for network, counts in networks.items():
-            lines += [f"{holdout}, {network}: {_accuracy_text(counts)}", "", *_confusion_lines(counts), ""]
-    lines += ["## Cost", "", "| stage | seconds |", "| --- | --: |"]
-    lines += [f"| {name} | {seconds:.0f} |" for name, seconds in comparison.seconds.items()]
-    return "\n".join([*lines, ""])
+def _table(rows: Sequence[tuple[str, ...]], networks: Mapping[str, Sequence[SubjectResult]]) -> Table:
+    chosen = {
+        network: sorted((r for r in results if r.subset in rows), key=lambda result: rows.index(result.subset))
+        for network, results in networks.items()
+    }
+    return table_1(chosen, baseline="hemis")
 
 
-def _beside(table: Table, holdout: str, known: Mapping) -> list[str]:
-    found = {(cell.subset, cell.variant): cell.dice.mean for cell in table.cells}
-    lines = [f"| scans | {' | '.join(NETWORKS)} |", f"| --- |{' --: |' * len(NETWORKS)}"]
-    for subset in dict.fromkeys(subset for subset, _ in found):
-        theirs = known[holdout, subset, "dice"]
-        cells = [f"{found[subset, network]:.2f} / {theirs[network]:.2f}" for network in NETWORKS]
-        lines.append(f"| {'+'.join(subset)} | {' | '.join(cells)} |")
-    return lines
-
-
-def _confusion(place: Path) -> np.ndarray:
+def _sorted(place: Path) -> Sorted:
     """Of the scores of all subjects, given all their scans."""
-    counts = np.zeros((len(MODALITIES), len(MODALITIES)), int)
+    counts, best = np.zeros((len(MODALITIES), len(MODALITIES)), int), []
     tables = sorted(place.glob("subset_*/modality_scores.csv"), key=lambda table: table.parent.name.count("_"))
     if not tables:
         raise InputError(f"{place} holds no modality_scores.csv; run the inference of that folder again")
@@ -182,16 +207,9 @@ def _confusion(place: Path) -> np.ndarray:
             true = row["scan"].split(".")[0].split("_")[-1]
             if true in MODALITIES and row["best"] in MODALITIES:
                 counts[MODALITIES.index(true), MODALITIES.index(row["best"])] += 1
-    return counts
+                best.append(float(row[row["best"]]))
+    return Sorted(counts, float(np.mean(best)) if best else float("nan"))
 
 
-def _accuracy_text(counts: np.ndarray) -> str:
-    if counts.sum() == 0:
-        return "no scan was scored"
-    return f"{np.trace(counts)} of {counts.sum()} scans right ({100 * np.trace(counts) / counts.sum():.1f} %)"
-
-
-def _confusion_lines(counts: np.ndarray) -> list[str]:
-    lines = [f"| is \\ taken for | {' | '.join(MODALITIES)} |", f"| --- |{' --: |' * len(MODALITIES)}"]
-    lines += [f"| {m} | {' | '.join(map(str, row))} |" for m, row in zip(MODALITIES, counts, strict=True)]
-    return lines
+def _share(num: int, counts: np.ndarray) -> float:
+    return float(num / counts.sum()) if counts.sum() else float("nan")

@@ -20,7 +20,7 @@ def shipped() -> dict[str, str]:
     return {name: shipped_config(name) for name in shipped_configs()}
 
 
-def patient(folder: Path, names=("T1", "T2", "FLAIR", "lesion")) -> Path:
+def patient(folder: Path, names=("T1", "FLAIR", "lesion")) -> Path:
     folder.mkdir(parents=True)
     for name in names:
         write_image(Image(np.ones((2, 2, 2, 1), np.float32), np.eye(4)), folder / f"{name}.nii.gz")
@@ -61,7 +61,7 @@ def test_all_networks_of_a_plan_see_voxels_and_a_classifier_of_one_kind(tmp_path
     plan = plan_of("small", 0, [], shipped)
     folder = written(plan, tmp_path)
     configs = [load_config(folder / name) for name in plan.files if name.endswith(".ini")]
-    assert {config.inputs["T1"].pixdim for config in configs} == {(2.0, 2.0, 2.0)}
+    assert {config.inputs["T1"].pixdim for config in configs} == {(3.0, 3.0, 6.0)}
     assert {config.pimms.classifier_blocks for config in configs if config.network.name != "hemis"} == {1}
 
 
@@ -75,6 +75,7 @@ def test_stages_come_after_what_they_need(shipped):
         if name.startswith("evaluation"):
             assert stages.index(name.replace("evaluation", "inference")) < stages.index(name)
     assert stages.index("simulate_train") < stages.index("simulate_mixed")  # whose hospitals it names
+    assert stages[-2:] == ["inference_mixed_hemis_3d", "evaluation_mixed_hemis_3d"]  # the paper's table comes first
 
 
 def test_subjects_of_a_holdout_are_all_for_inference(tmp_path, shipped):
@@ -82,15 +83,31 @@ def test_subjects_of_a_holdout_are_all_for_inference(tmp_path, shipped):
     split = read_split(folder / "splits" / "silver.csv")
     assert len(split) == 30
     assert {str(phase) for phase in split.values()} == {"inference"}
+    assert len(read_split(folder / "splits" / "mixed_hemis_3d.csv")) == 10
 
 
-def test_a_modality_that_one_patient_lacks_is_left_out_for_all(tmp_path, shipped):
-    patients = [patient(tmp_path / "p1"), patient(tmp_path / "p2", ("T1", "FLAIR", "lesion"))]
-    plan = plan_of("tiny", 0, patients, shipped)
-    config = load_config(written(plan, tmp_path / "study") / "gold_soft.ini", [], None, "inference")
-    assert config.sources("image") == ("T1", "FLAIR")
+def test_a_holdout_without_t2_gives_no_network_any(tmp_path, shipped):
+    plan = plan_of("tiny", 0, [patient(tmp_path / "p1"), patient(tmp_path / "p2")], shipped)
+    folder = written(plan, tmp_path / "study")
+    for name in ("silver_soft", "silver_hemis", "gold_soft"):
+        config = load_config(folder / f"{name}.ini", [], None, "inference")
+        assert config.sources("image") == ("T1", "FLAIR")
+        assert config.pimms.modalities == ("T1", "T2", "FLAIR")  # the network's own stay
+        assert "T2" not in config.inputs
+    assert load_config(folder / "mixed_soft.ini").sources("image") == ("T1", "T2", "FLAIR")
     assert plan.files["gold/FLAIR.csv"].splitlines()[1] == f"p2,{tmp_path / 'p2' / 'FLAIR.nii.gz'}"
     assert "gold/T2.csv" not in plan.files
+
+
+def test_what_the_paper_left_to_others_is_told_in_the_ini_files_alone(tmp_path, shipped):
+    plan = plan_of("small", 0, [], shipped)
+    folder = written(plan, tmp_path)
+    assert load_config(folder / "online.ini").pimms.modality_weight == 1
+    assert load_config(folder / "online_unlabelled.ini").pimms.modality_weight == 0
+    assert load_config(folder / "hemis.ini").pimms.spatial_rank == 2
+    assert load_config(folder / "hemis_3d.ini").pimms.spatial_rank == 3
+    assert plan.networks["mixed"] == ("hemis", "soft", "hard", "online", "online_unlabelled", "hemis_3d")
+    assert plan.networks["silver"] == ("hemis", "soft", "hard", "online")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pimms_tf.errors import InputError
 
 
 def plan(*stages: Stage, seed: int = 0) -> Plan:
-    return Plan("tiny", seed, {"a.ini": "[SYSTEM]\n"}, stages, ("hemis",), {"mixed": (("T1",),)})
+    return Plan("tiny", seed, {"a.ini": "[SYSTEM]\n"}, stages, {"mixed": ("hemis",)})
 
 
 VERSION = Stage("first", ("--version",))
@@ -19,9 +19,11 @@ WRONG = Stage("second", ("trian", "a.ini"))
 
 def test_a_stage_that_is_done_is_not_run_again(tmp_path):
     said = []
-    run_stages(plan(VERSION), tmp_path / "x", said.append)
+    run_stages(plan(VERSION), tmp_path / "x", said.append, "one small machine")
     assert said == ["1 of 1: pimms-tf --version"]
-    assert json.loads((tmp_path / "x/done/first.json").read_text())["command"] == ["pimms-tf", "--version"]
+    record = json.loads((tmp_path / "x/done/first.json").read_text())
+    assert (record["command"], record["machine"]) == (["pimms-tf", "--version"], "one small machine")
+    assert record["processor_seconds"] > 0
     assert "pimms-tf" in (tmp_path / "x/logs/first.log").read_text()
     run_stages(plan(VERSION), tmp_path / "x", said.append)
     assert said[1].startswith("1 of 1: pimms-tf --version (done, ")
