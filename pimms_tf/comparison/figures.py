@@ -13,7 +13,7 @@ from pimms_tf.data import read_image
 from pimms_tf.evaluation import SubjectResult, Table
 from pimms_tf.files import replacing
 
-_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb")  # told apart with every kind of colour vision
+_COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377")  # told apart with every kind of colour vision
 _PERCENTILES = (95, 50, 20)  # of Dice; the paper's picture shows these
 TRUE, PREDICTED = "#00c8ff", "#ff8c00"  # told apart with every kind of colour vision, too
 
@@ -29,7 +29,7 @@ def write_boxes(
     axes = figure.subplots(len(tables), 1, squeeze=False)[:, 0]
     for panel, (holdout, table) in zip(axes, tables.items(), strict=True):
         subsets = list(dict.fromkeys(cell.subset for cell in table.cells))
-        networks = list(results[holdout])
+        networks = list(dict.fromkeys(cell.variant for cell in table.cells))
         width = 0.8 / len(networks)
         for place, network in enumerate(networks):
             values = [[r.scores.dice for r in results[holdout][network] if r.subset == subset] for subset in subsets]

@@ -16,6 +16,7 @@ from pimms_tf.simulation.cohort import subject_ids
 NETWORKS = ("hemis", "soft", "hard", "online")  # the columns of the paper's table
 UNLABELLED = "online_unlabelled"  # as online, but never told which scan is which
 VOLUMES = "hemis_3d"  # as hemis, with kernels in three dimensions
+REPEATED = ("hemis", "online")  # trained again from other seeds, and called as `of_seed` says
 MODALITIES = ("T1", "T2", "FLAIR")
 HOLDOUTS = ("mixed", "silver", "gold")  # scanners of the training; other scanners; real patients
 HOLDOUT_SUBSETS: Mapping[str, tuple[tuple[str, ...], ...]] = {  # the rows of the paper's table
@@ -33,7 +34,7 @@ _SHIPPED = {
     VOLUMES: "hemis.ini",
 }
 _GIVEN = ("T1", "FLAIR", "lesion")  # files of a real patient
-_TRAINED = ("hemis", "modality_classifier", "online", UNLABELLED, VOLUMES)
+_TRAINED = ("hemis", "modality_classifier", "online")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Scale:
         settings: of the INI files, {(section, key): value}, for all networks alike.
         volume_window: edges of the blocks that the 3-D network learns from, in voxels.
         volume_subjects: simulated subjects, the first ones of mixed, that the 3-D network is scored on.
+        repeats: further seeds, of the networks in `REPEATED`, on the same subjects.
         budget: what it costs, in words.
     """
 
@@ -65,6 +67,7 @@ class Scale:
     settings: Mapping[tuple[str, str], str]
     volume_window: tuple[int, int, int]
     volume_subjects: int
+    repeats: int
     budget: str
 
 
@@ -99,6 +102,7 @@ SCALES: Mapping[str, Scale] = {
         },
         volume_window=(16, 16, 8),
         volume_subjects=1,
+        repeats=0,
         budget="minutes; it shows that the path works, and nothing else",
     ),
     "small": Scale(
@@ -120,6 +124,7 @@ SCALES: Mapping[str, Scale] = {
         },
         volume_window=(24, 24, 12),
         volume_subjects=10,
+        repeats=2,
         budget="between one and two hours on two cores",
     ),
     "paper": Scale(
@@ -140,6 +145,7 @@ SCALES: Mapping[str, Scale] = {
         settings={("TRAINING", "exclude_fraction_for_inference"): "0"},
         volume_window=(64, 64, 64),
         volume_subjects=100,
+        repeats=2,
         budget="days on a graphics card; networks, batches and steps are those of the paper",
     ),
 }
@@ -190,12 +196,12 @@ def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, s
         raise InputError(f"--seed {seed} is negative: give 0 or more")
     size = SCALES[scale]
     patients = _patients(gold)
-    more = tuple(name for name in (UNLABELLED, VOLUMES) if name in size.iterations)
-    holdouts = [name for name in HOLDOUTS if name != "gold" or patients]
-    networks = {holdout: NETWORKS + (more if holdout == "mixed" else ()) for holdout in holdouts}
-    files = {f"{name}.ini": _training_ini(shipped, name, size, seed) for name in _TRAINED if name in size.iterations}
+    again = tuple(of_seed(name, number) for number in range(1, 1 + size.repeats) for name in REPEATED)
+    more = {"mixed": (*_future(size), *again), "silver": again}
+    networks = {name: NETWORKS + more.get(name, ()) for name in HOLDOUTS if name != "gold" or patients}
+    files = {f"{name}.ini": _training_ini(shipped, name, size, seed) for name in (*_TRAINED, *_future(size), *again)}
     simulated = subject_ids(size.holdout_subjects)
-    for holdout in holdouts:
+    for holdout in networks:
         files[f"splits/{holdout}.csv"] = _split(list(patients) if holdout == "gold" else simulated)
         for network in networks[holdout]:
             files[f"{holdout}_{network}.ini"] = _holdout_ini(shipped, network, holdout, size, seed)
@@ -206,6 +212,22 @@ def plan_of(scale: str, seed: int, gold: Sequence[Path], shipped: Mapping[str, s
             f"{patient},{folder / name}.nii.gz\n" for patient, folder in patients.items()
         )
     return Plan(scale, seed, files, tuple(_stages(size, seed, networks)), networks)
+
+
+def of_seed(network: str, number: int) -> str:
+    """What a network is called that is trained from the seed so many after that of the comparison; 0 is itself."""
+    return f"{network}_seed{number}" if number else network
+
+
+def _number_of(network: str) -> tuple[str, int]:
+    """The inverse of `of_seed`."""
+    name, _, number = network.partition("_seed")
+    return name, int(number or 0)
+
+
+def _future(size: Scale) -> list[str]:
+    """What the paper left to future work, as far as the scale has it."""
+    return [name for name in (UNLABELLED, VOLUMES) if name in size.iterations]
 
 
 def _split(ids: Sequence[str]) -> str:
@@ -236,17 +258,17 @@ def _stages(size: Scale, seed: int, networks: Mapping[str, Sequence[str]]) -> li
         return Stage(f"train_{name}", ("train", f"{name}.ini", "--resume"))
 
     seeds = [1000 * seed + n for n in range(3)]
-    # The paper's table comes first, what the paper left to future work last.
-    later = [name for name in (UNLABELLED, VOLUMES) if name in size.iterations]
     stages = [
         simulate("train", size.training_subjects, str(size.training_hospitals), seeds[0]),
         # The scanners of the training, other subjects.
         simulate("mixed", size.holdout_subjects, "train/data/hospitals.json", seeds[1]),
         simulate("silver", size.holdout_subjects, str(size.silver_hospitals), seeds[2]),
-        *(train(name) for name in _TRAINED if name in size.iterations and name not in later),
+        *(train(name) for name in _TRAINED),
     ]
-    for wanted in (NETWORKS, *((name,) for name in later)):
-        stages += [train(name) for name in wanted if name in later]
+    # The paper's table comes first, then what it left to future work, then other seeds.
+    again = [[of_seed(name, number) for name in REPEATED] for number in range(1, 1 + size.repeats)]
+    for wanted in (NETWORKS, *([name] for name in _future(size)), *again):
+        stages += [train(name) for name in wanted if wanted is not NETWORKS]
         for holdout, names in networks.items():
             for name in (name for name in names if name in wanted):
                 config = f"{holdout}_{name}.ini"
@@ -256,9 +278,10 @@ def _stages(size: Scale, seed: int, networks: Mapping[str, Sequence[str]]) -> li
 
 
 def _training_ini(shipped: Mapping[str, str], name: str, size: Scale, seed: int) -> str:
+    base, number = _number_of(name)
     changes = {
-        **_common(name, size, seed),
-        ("TRAINING", "max_iter"): str(size.iterations[name]),
+        **_common(name, size, seed + number),
+        ("TRAINING", "max_iter"): str(size.iterations[base]),
         **{(section, "path_to_search"): "./train/data" for section in (*MODALITIES, "lesion")},
     }
     if name == "modality_classifier":
@@ -270,15 +293,16 @@ def _training_ini(shipped: Mapping[str, str], name: str, size: Scale, seed: int)
         changes["PIMMS", "modality_weight"] = "0"
     if name == VOLUMES:
         changes |= _in_volumes(size) | {("NETWORK", "batch_size"): "2"}
-    return edited(_of(shipped, name), changes)
+    return edited(_of(shipped, base), changes)
 
 
 def _holdout_ini(shipped: Mapping[str, str], network: str, holdout: str, size: Scale, seed: int) -> str:
     # The largest subset that is scored is all that is read.
     sections = HOLDOUT_SUBSETS[holdout][0]
     split = f"{holdout}_{network}" if network == VOLUMES else holdout
+    base, number = _number_of(network)
     changes = {
-        **_common(network, size, seed),
+        **_common(network, size, seed + number),
         ("SYSTEM", "dataset_split_file"): f"../../splits/{split}.csv",
         ("INFERENCE", "save_seg_dir"): f"../../results/{holdout}/{network}",
         ("EVALUATION", "save_csv_dir"): f"../../results/{holdout}/{network}",
@@ -291,7 +315,7 @@ def _holdout_ini(shipped: Mapping[str, str], network: str, holdout: str, size: S
         # All of a volume at once has no seams.
         changes |= {("INFERENCE", "spatial_window_size"): "(0, 0, 0)", ("INFERENCE", "border"): "(0, 0, 0)"}
     # NiftyNet's own tables would be measured beside ours.
-    text = re.sub(r"(?m)^evaluations = .*\n", "", edited(_of(shipped, network), changes))
+    text = re.sub(r"(?m)^evaluations = .*\n", "", edited(_of(shipped, base), changes))
     for section in set(MODALITIES) - set(sections):
         text = re.sub(rf"(?m)^\[{section}\]\n(?:[^\[\n].*\n|\n)*", "", text)
     return _of_patients(text) if holdout == "gold" else text

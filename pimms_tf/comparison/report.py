@@ -78,6 +78,8 @@ def parts(comparison: Comparison) -> dict[str, str]:
         found["Never told which scan is which"] = _unlabelled(comparison.modalities["mixed"][UNLABELLED])
     if comparison.volumes is not None:
         found["In three dimensions"] = comparison.volumes.markdown().splitlines()
+    for holdout, tables in comparison.repeats.items():
+        found[f"{holdout.capitalize()}, other seeds"] = _repeats(tables)
     found["Cost"] = _costs(comparison)
     return {name: "\n".join(lines).rstrip("\n") + "\n" for name, lines in found.items()}
 
@@ -151,6 +153,17 @@ def _scores_csv(comparison: Comparison, holdout: str) -> str:
     return table_text(header, rows)
 
 
+def _repeats(tables: Mapping[int, Table]) -> list[str]:
+    lines = [_row(["scans", *(f"seed {seed}" for seed in tables)]), _row(["---", *["--:"] * len(tables)])]
+    cells: dict[tuple[str, ...], list[str]] = {}
+    for table in tables.values():
+        for hemis, online in zip(table.cells[::2], table.cells[1::2], strict=True):
+            p = "" if online.test is None else f" ({_p(online.test.p_two_sided)})"
+            cells.setdefault(online.subset, []).append(f"{hemis.dice.mean:.3f} → {online.dice.mean:.3f}{p}")
+    lines += [_row(["+".join(subset), *row]) for subset, row in cells.items()]
+    return [*lines, "", "Mean Dice of HeMIS → Online (p two-sided), both trained from that seed on the same subjects."]
+
+
 def _modalities(comparison: Comparison) -> list[str]:
     lines = [
         _row(["holdout", "classifier of", "scans", "right", "published"]),
@@ -160,7 +173,7 @@ def _modalities(comparison: Comparison) -> list[str]:
         (holdout, network, found)
         for holdout, networks in comparison.modalities.items()
         for network, found in networks.items()
-        if network != UNLABELLED
+        if network in NETWORKS
     ]
     for holdout, network, found in named:
         paper = f"{100 * PUBLISHED_ACCURACY[holdout]:.0f} %"

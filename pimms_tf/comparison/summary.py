@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, VOLUMES
+from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, REPEATED, UNLABELLED, VOLUMES, of_seed
 from pimms_tf.comparison.stages import read_done, read_record
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import SubjectResult, Table, read_results, table_1
@@ -78,10 +78,24 @@ class Comparison:
     @cached_property
     def tables(self) -> Mapping[str, Table]:
         """The paper's table of each holdout: its rows, a column per 2-D network, each tested against HeMIS."""
+        columns = (*NETWORKS, UNLABELLED)
         return {
-            holdout: _table(HOLDOUT_SUBSETS[holdout], {name: networks[name] for name in networks if name != VOLUMES})
+            holdout: _table(HOLDOUT_SUBSETS[holdout], {name: networks[name] for name in columns if name in networks})
             for holdout, networks in self.results.items()
         }
+
+    @cached_property
+    def repeats(self) -> Mapping[str, Mapping[int, Table]]:
+        """{holdout: {seed: HeMIS and Online, trained from it}} of seeds that both have, the study's own too."""
+        found: dict[str, dict[int, Table]] = {}
+        for holdout, networks in self.results.items():
+            for number in range(len(networks)):
+                names = [of_seed(name, number) for name in REPEATED]
+                if all(name in networks for name in names):
+                    chosen = {name: networks[again] for name, again in zip(REPEATED, names, strict=True)}
+                    table = _table(HOLDOUT_SUBSETS[holdout], chosen)
+                    found.setdefault(holdout, {})[self.seed + number] = table
+        return {holdout: tables for holdout, tables in found.items() if len(tables) > 1}
 
     @cached_property
     def volumes(self) -> Table | None:
@@ -133,7 +147,7 @@ def read_comparison(folder: Path) -> Comparison:
         for holdout, networks in places.items()
     }
     modalities = {
-        holdout: {network: _sorted(place) for network, place in networks.items() if network not in ("hemis", VOLUMES)}
+        holdout: {network: _sorted(place) for network, place in networks.items() if not network.startswith("hemis")}
         for holdout, networks in places.items()
     }
     missing = tuple(name for name in record["stages"] if name not in done)

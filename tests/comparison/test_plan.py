@@ -1,5 +1,6 @@
 """The plan of a comparison: INI files that the parser takes, stages in an order in which each finds what it needs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_every_ini_file_of_a_plan_can_be_read_for_each_command_that_uses_it(tmp_
             continue
         action = {"train": "training"}.get(stage.words[0], stage.words[0])
         config = load_config(folder / stage.words[1], [], None, action)
-        assert config.pimms.seed == 3
+        assert config.pimms.seed == (5 if "seed2" in stage.name else 4 if "seed1" in stage.name else 3)
         assert not [str(remark) for remark in config.remarks]
         used.add(stage.words[1])
     assert used == {name for name in plan.files if name.endswith(".ini")}
@@ -72,10 +73,15 @@ def test_stages_come_after_what_they_need(shipped):
         if name.startswith("inference_mixed"):
             assert stages.index("simulate_mixed") < stages.index(name)
             assert max(map(stages.index, ("train_hemis", "train_modality_classifier"))) < stages.index(name)
+        if name.startswith("train") and name != "train_modality_classifier":
+            assert stages.index(name) < stages.index(name.replace("train", "inference_mixed"))
         if name.startswith("evaluation"):
             assert stages.index(name.replace("evaluation", "inference")) < stages.index(name)
     assert stages.index("simulate_train") < stages.index("simulate_mixed")  # whose hospitals it names
-    assert stages[-2:] == ["inference_mixed_hemis_3d", "evaluation_mixed_hemis_3d"]  # the paper's table comes first
+    # The paper's table comes first.
+    assert stages.index("evaluation_silver_online") < stages.index("train_online_unlabelled")
+    assert stages.index("evaluation_mixed_hemis_3d") < stages.index("train_hemis_seed1")
+    assert stages[-1] == "evaluation_silver_online_seed2"
 
 
 def test_subjects_of_a_holdout_are_all_for_inference(tmp_path, shipped):
@@ -106,8 +112,16 @@ def test_what_the_paper_left_to_others_is_told_in_the_ini_files_alone(tmp_path, 
     assert load_config(folder / "online_unlabelled.ini").pimms.modality_weight == 0
     assert load_config(folder / "hemis.ini").pimms.spatial_rank == 2
     assert load_config(folder / "hemis_3d.ini").pimms.spatial_rank == 3
-    assert plan.networks["mixed"] == ("hemis", "soft", "hard", "online", "online_unlabelled", "hemis_3d")
-    assert plan.networks["silver"] == ("hemis", "soft", "hard", "online")
+    repeats = ("hemis_seed1", "online_seed1", "hemis_seed2", "online_seed2")
+    assert plan.networks["mixed"] == ("hemis", "soft", "hard", "online", "online_unlabelled", "hemis_3d", *repeats)
+    assert plan.networks["silver"] == ("hemis", "soft", "hard", "online", *repeats)
+
+
+def test_a_repeat_differs_in_its_seed_and_its_folders_alone(tmp_path, shipped):
+    plan = plan_of("small", 3, [], shipped)
+    for name, other in (("online", "online_seed2"), ("mixed_online", "mixed_online_seed2")):
+        text = plan.files[f"{name}.ini"].replace("seed = 3", "seed = 5")
+        assert plan.files[f"{other}.ini"] == re.sub(r"(?m)/online$", "/online_seed2", text)
 
 
 @pytest.mark.parametrize(
