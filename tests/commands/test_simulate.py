@@ -16,12 +16,13 @@ FLAIR = Protocol("FLAIR", "inversion recovery", 3.0, 9000.0, 120.0, 2480.0)
 
 
 def test_equal_seeds_draw_equal_hospitals_and_wishes_are_followed():
-    one, same, other = (simulated_hospitals("3", seed, ("T1", "PD"), "stripped", 2.0) for seed in (1, 1, 2))
+    one, same, other = (simulated_hospitals("3", seed, ("T1", "PD"), "stripped", [2.0]) for seed in (1, 1, 2))
     assert one == same != other
     for hospital in one:
         assert [protocol.contrast for protocol in hospital.protocols] == ["T1", "PD"]
         assert (hospital.head, hospital.grid_mm) == ("stripped", (2.0, 2.0, 2.0))
     assert len({hospital.protocols for hospital in simulated_hospitals("5", 0, ("usual",))}) == 5
+    assert simulated_hospitals("1", 0, spacing_mm=[1, 1, 5])[0].grid_mm == (1.0, 1.0, 5.0)
 
 
 def test_hospitals_are_read_from_a_file(tmp_path):
@@ -37,7 +38,8 @@ def test_hospitals_are_read_from_a_file(tmp_path):
         (("no.json", 0), "no.json cannot be read"),
         (("1", 0, ("T1", "T7")), "T7 is none of T1, T1ce, T2"),
         (("1", 0, ("T1",), "shaved"), "shaved is none of kept"),
-        (("1", 0, ("T1",), None, 60.0), "60 is not between 0.5 and 10"),
+        (("1", 0, ("T1",), None, [1, 1, 60.0]), "60 is not between 0.5 and 10"),
+        (("1", 0, ("T1",), None, [1, 5]), "2 numbers; give one edge for all axes, or three"),
     ],
 )
 def test_impossible_wishes_end_as_one_sentence(words, says):
