@@ -55,6 +55,26 @@ class Backend(keras.layers.Layer):
         return y
 
 
+def in_turn(before, x):
+    """Returns both as they are; in training, the gradient of `before` waits until that of `x` has been computed.
+
+    For features and the input of the next back-end: back-ends that are computed again for the gradient then do so one
+    after the other, and not all at once, each with the memory that it takes. TensorFlow alone starts whatever can be
+    started; on other backends this does nothing.
+    """
+    return _in_turn(before, x) if keras.backend.backend() == "tensorflow" else (before, x)
+
+
+@ops.custom_gradient
+def _in_turn(before, x):
+    def gradient(of_before, of_x):
+        # Always 0, which TensorFlow does not know beforehand.
+        nothing = ops.minimum(ops.abs(ops.ravel(of_x)[:1]), 0)
+        return of_before + ops.cast(nothing, of_before.dtype), of_x
+
+    return (before, x), gradient
+
+
 class Abstraction(keras.layers.Layer):
     """Mean and variance of the features across modalities, means first.
 

@@ -12,7 +12,7 @@ from keras import KerasTensor, ops
 
 from pimms_tf.models.attention import Attention, Kind, Normalise
 from pimms_tf.models.classifier import ModalityClassifier, Pool
-from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing
+from pimms_tf.models.hemis import Abstraction, Backend, Frontend, FrontendKind, Missing, in_turn
 from pimms_tf.models.layers import Average, Init, Norm, gather_over_replicas, layers_of
 from pimms_tf.models.order import by_content, rows_at
 from pimms_tf.presets import VARIANTS, preset_choices
@@ -219,8 +219,10 @@ class PIMMS(keras.Model):
             available = ops.logical_or(ops.zeros_like(available), anywhere)
         features = []
         for m, backend in enumerate(self.backends):
-            present = available[:, m] if self.norm_scope == "present" else None
-            features.append(_on_present_rows(backend, mixed[..., m : m + 1], present, training))
+            present, x = available[:, m] if self.norm_scope == "present" else None, mixed[..., m : m + 1]
+            if training and backend.recompute and features:
+                features[-1], x = in_turn(features[-1], x)
+            features.append(_on_present_rows(backend, x, present, training))
         return self.frontend(self.abstraction(features, available), training=training)
 
     def label_scores(self, scans, modality=None):
