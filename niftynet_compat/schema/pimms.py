@@ -136,6 +136,13 @@ class PimmsSection:
         "mixed_bfloat16",
         "mixed_float16",
     )
+    inference_precision: str = key(
+        ini.to_str,
+        "float32",
+        "of the convolutions in inference; faster where the processor has bfloat16, for thousandths of Dice",
+        "float32",
+        "mixed_bfloat16",
+    )
     recompute: bool | None = key(
         ini.to_bool, None, "training computes the back-ends twice: a third less memory, a quarter more time"
     )

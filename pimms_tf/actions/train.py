@@ -187,6 +187,7 @@ def _new_state(study: Study, strategy: tf.distribute.Strategy) -> TrainingState:
     with strategy.scope():
         model = network(study.task)
         state = new_state(model, training.optimiser, training.lr, training.vars_to_freeze)
+    devices.check_precision(study.config.pimms.precision)
     devices.set_precision(model, study.config.pimms.precision)
     journal.network_built(study.config, len(study.training), is_new=not study.resumes)
     return state

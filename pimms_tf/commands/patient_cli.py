@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pimms_tf.inference import Segmenter
 
 FORMATS = ("table", "tsv", "json")
+PRECISIONS = ("float32", "mixed_bfloat16")
 _SPACES_MM = (0.5, 5.0)
 
 
@@ -64,6 +65,8 @@ def add_verbs(verb: AddVerb) -> None:
 def _add_model(sub: argparse.ArgumentParser) -> None:
     text = "model folder or export; default: the weights that come with the package"
     sub.add_argument("--model", type=Path, metavar="DIR", help=text)
+    text = "of the network's convolutions; mixed_bfloat16 is faster where the processor has it; default: float32"
+    sub.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help=text)
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
@@ -92,7 +95,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         raise InputError(f"--output {a.output} is a file; give a folder")
     if a.patients is not None and a.output.resolve().is_relative_to(a.patients.resolve()):
         raise InputError(f"--output {a.output} lies among the patients and would be taken for one; give another folder")
-    segmenter = _segmenter(a.model)
+    segmenter = _segmenter(a.model, a.precision)
 
     def segment(patient: PatientFiles, folder: Path) -> "tuple[PatientResult, Sequence[Lesion]]":
         result = segment_patient(
@@ -154,7 +157,7 @@ def _classify(arguments: argparse.Namespace, words: list[str]) -> int:
     label = arguments.bids_plan
     if label is not None and not label.isalnum():
         raise InputError(f"--bids-plan {label}: labels of BIDS hold letters and digits only")
-    segmenter = _segmenter(arguments.model, segments=False)
+    segmenter = _segmenter(arguments.model, arguments.precision, segments=False)
     found, intake = classify_files(arguments.scans, segmenter)
     modalities = segmenter.preparation.modalities
     plan = dict(bids_plan(found, label)) if label else {}
@@ -185,18 +188,17 @@ def _aligned(rows: list[list[str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _segmenter(folder: Path | None, segments: bool = True) -> "Segmenter":
+def _segmenter(folder: Path | None, precision: str, segments: bool = True) -> "Segmenter":
     import_tensorflow()
     from pimms_tf.clinic.patient import check_network
-
-    if folder is None:
-        from pimms_tf.weights import bundled
-
-        return bundled()
     from pimms_tf.inference import load_segmenter
+    from pimms_tf.training import check_precision, set_precision
+    from pimms_tf.weights import bundled
 
-    segmenter = load_segmenter(folder)
+    check_precision(precision)
+    segmenter = bundled() if folder is None else load_segmenter(folder)
     check_network(segmenter, segments)
+    set_precision(segmenter.model, precision)
     return segmenter
 
 

@@ -5,6 +5,7 @@ from pimms_tf.training.cluster import Cluster, cluster_of
 from pimms_tf.training.devices import (
     agreed,
     check_equal_start,
+    check_precision,
     is_chief,
     rows_here,
     set_precision,
@@ -41,6 +42,7 @@ __all__ = [
     "TrainingState",
     "agreed",
     "check_equal_start",
+    "check_precision",
     "cluster_of",
     "constant",
     "exponential_decay",

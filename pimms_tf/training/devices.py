@@ -345,6 +345,20 @@ def _farewell(cluster: Cluster, lost: list[int]) -> str:
     )
 
 
+def check_precision(precision: Precision) -> None:
+    """Nothing, for a precision that this machine can compute convolutions in.
+
+    Raises:
+        InputError: it is bfloat16, for which oneDNN needs AVX-512 or Arm's like where there is no GPU.
+    """
+    if precision != "mixed_bfloat16" or tf.config.list_logical_devices("GPU"):
+        return
+    try:
+        tf.nn.conv2d(tf.ones((1, 4, 4, 1), tf.bfloat16), tf.ones((3, 3, 1, 1), tf.bfloat16), 1, "SAME")
+    except tf.errors.OpError as error:
+        raise InputError("this processor computes no convolution in bfloat16; use precision float32") from error
+
+
 def set_precision(model: PIMMS, precision: Precision) -> None:
     """Makes the convolutions compute in half precision; weights stay float32.
 

@@ -240,6 +240,21 @@ def test_shards_may_prepare_scans_in_folders_of_their_own_but_not_in_ways_of_the
         inference.merge(prepared(cohort), 2)
 
 
+def test_half_precision_is_asked_for_apart_from_that_of_training(cohort, bfloat16):
+    whole, training, half = (
+        probability_of_the_first(cohort, *words)
+        for words in ((), ("--precision", "mixed_bfloat16"), ("--inference_precision", "mixed_bfloat16"))
+    )
+    np.testing.assert_array_equal(whole, training)
+    assert 0 < np.abs(half - whole).max() < 0.05  # some units in the third digit, which is bfloat16's last
+
+
+def probability_of_the_first(study, *words):
+    inference.inference(prepared(study, "--output_prob", "True", *words), Shard(1, 6))
+    (path,) = output(study).glob("*.nii.gz")
+    return nib.load(path).get_fdata()
+
+
 def test_a_run_says_what_the_cache_was_good_for(cohort, caplog):
     with caplog.at_level("INFO"):
         for found in (0, 6):
