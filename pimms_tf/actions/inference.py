@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from pimms_tf.inference.overlap import overlapped
 from pimms_tf.inference.records import Record, Records
 from pimms_tf.inference.segmenter import Segmenter
 from pimms_tf.models import PIMMS
-from pimms_tf.pipeline.cache import CachedLoader
+from pimms_tf.pipeline.cache import PreparesSubjects
 from pimms_tf.pipeline.keys import settings_key, subject_key
 from pimms_tf.study import cohort, journal
 from pimms_tf.study.predicting import arranged, segmenter_of
@@ -43,7 +44,9 @@ log = logging.getLogger(__name__)
 Subset = tuple[str, ...]
 
 
-def inference(study: Study, shard: Shard | None = None, resume: bool = False) -> None:
+def inference(
+    study: Study, shard: Shard | None = None, resume: bool = False, loader: PreparesSubjects | None = None
+) -> None:
     """Segments subjects with the trained model; writes one file per subject, `inferred.csv` and `modality_scores.csv`.
 
     With `[PIMMS] subsets` every non-empty subset of the modalities is segmented in turn, each into a folder of its own
@@ -51,7 +54,8 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
 
     Whatever goes wrong with one subject, it is named and the others go on. With `shard` only a part of the subjects is
     segmented, and listed in files of the shard's own, from which nothing but their rows is missing; see `merge`. With
-    `resume` subjects are passed over whose results are there, from the same files, weights and settings.
+    `resume` subjects are passed over whose results are there, from the same files, weights and settings. `loader`
+    prepares the scans, by default the study's behind its cache; see `ahead.reading_ahead`.
 
     Raises:
         ConfigError, InputError: a mistake in the configuration, or in the data of one or more subjects.
@@ -66,6 +70,8 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
         log.info("%s%s", place, counted(len(chosen), "subject"))
     with Waits() as waits, waits.on(f"{place}building the network and reading its weights"):
         model = trained_model(config, task)
+        devices.check_precision(config.pimms.inference_precision)
+        devices.set_precision(model, config.pimms.inference_precision)
     writes_lists = shard is None or shard.number == 1  # all would write the same
     if writes_lists:
         write_settings(config)
@@ -75,7 +81,8 @@ def inference(study: Study, shard: Shard | None = None, resume: bool = False) ->
         sweep(output.folder.folder)
         sweep(output.records.folder)
     done = _Batches(journal.batch_reporter())
-    with cohort.caching(study.loader, config, len(chosen)) as cached:
+    opened = cohort.caching(study.loader, config, len(chosen)) if loader is None else nullcontext(loader)
+    with opened as cached:
         run = _Run(
             study=study,
             cached=cached,
@@ -200,7 +207,7 @@ class _Run:
     """What is the same for all subjects, and the three steps of each: read, compute, write."""
 
     study: Study
-    cached: SubjectLoader | CachedLoader
+    cached: PreparesSubjects
     segmenter: Segmenter
     outputs: Mapping[Subset, _Output]
     key: str  # of weights and settings

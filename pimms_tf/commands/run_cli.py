@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from niftynet_compat import Config, load_config
@@ -107,10 +107,15 @@ def _inference(arguments: argparse.Namespace, words: list[str]) -> int:
         return 0
     with journal.application(config):
         study = inference_study(config)
-        import_tensorflow()
-        from pimms_tf.actions.inference import inference
+        from pimms_tf.actions.ahead import reading_ahead
 
-        inference(study, shard, config.pimms.resume)
+        # What is done already is not read again.
+        ahead = nullcontext() if config.pimms.resume else reading_ahead(study, shard)
+        with ahead as loader:
+            import_tensorflow()
+            from pimms_tf.actions.inference import inference
+
+            inference(study, shard, config.pimms.resume, loader)
     return 0
 
 

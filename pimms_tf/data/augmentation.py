@@ -6,16 +6,18 @@ volume can be made again. Geometry follows NiftyNet: flip, scaling, rotation, el
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
-from scipy import ndimage, stats
+from scipy import ndimage, special
 
 from pimms_tf.data.images import FarPlane, zoom_to
 from pimms_tf.data.moving import MovedVolume, Polynomial, bend_coefficients, composed
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813
 
 CurriculumKind = Literal["intended", "uniform", "student_t", "none"]
 Curriculum = CurriculumKind | Callable[[int], np.ndarray]
@@ -129,8 +131,10 @@ def draw_deformation(num_axes: int, elastic: Elastic, rng: np.random.Generator) 
     return rng.normal(0.0, elastic.sigma, num_axes * (elastic.num_ctrl_points + 3) ** num_axes)
 
 
-def displacement(shape: Sequence[int], coefficients: np.ndarray, num_ctrl_points: int) -> sitk.Transform:
+def displacement(shape: Sequence[int], coefficients: np.ndarray, num_ctrl_points: int) -> "sitk.Transform":
     """The deformation of a volume of ``shape`` (x, y, z) by cubic B-splines, evaluated once at every voxel."""
+    import SimpleITK as sitk  # noqa: N813  (what segments needs it as little as what composes)
+
     grid = sitk.GetImageFromArray(np.zeros([length for length in shape if length > 1], np.uint8))
     transform = sitk.BSplineTransformInitializer(grid, [num_ctrl_points] * grid.GetDimension())
     transform.SetParameters(coefficients.tolist())
@@ -140,7 +144,7 @@ def displacement(shape: Sequence[int], coefficients: np.ndarray, num_ctrl_points
     )
 
 
-def deform(volume: np.ndarray, transform: sitk.Transform, order: int) -> np.ndarray:
+def deform(volume: np.ndarray, transform: "sitk.Transform", order: int) -> np.ndarray:
     """``volume`` (x, y, z) seen through a `displacement` of its shape; 0 flows in.
 
     ``order`` 0 takes the nearest voxel, 1 is linear, higher ones a cubic B-spline.
@@ -148,6 +152,8 @@ def deform(volume: np.ndarray, transform: sitk.Transform, order: int) -> np.ndar
     Source: niftynet/layer/rand_elastic_deform.py, which evaluates the splines anew for each volume, at three times the
     cost and with the same result.
     """
+    import SimpleITK as sitk  # noqa: N813
+
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.squeeze(volume)))
     interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear}.get(order, sitk.sitkBSpline)
     return sitk.GetArrayFromImage(sitk.Resample(image, image, transform, interpolator, 0.0)).reshape(volume.shape)
@@ -306,7 +312,7 @@ class Augmentation:
             coefficients=None,
         )
 
-    def _move(self, volume: np.ndarray, drawn: Drawn, bend: sitk.Transform | None, order: int) -> np.ndarray:
+    def _move(self, volume: np.ndarray, drawn: Drawn, bend: "sitk.Transform | None", order: int) -> np.ndarray:
         if drawn.flips is not None:
             volume = flip(volume, drawn.flips)
         if drawn.factors is not None:
@@ -331,7 +337,7 @@ def scan_dropout_probabilities(num_scans: int, df: float = 0.1) -> np.ndarray:
     [0.51, 0.3, 0.19]
     """
     _check_num_scans(num_scans)
-    cdf = stats.t(df).cdf(np.arange(num_scans + 1) / num_scans)
+    cdf = special.stdtr(df, np.arange(num_scans + 1) / num_scans)
     return np.diff(cdf) / (cdf[-1] - cdf[0])
 
 

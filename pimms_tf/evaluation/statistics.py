@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 Alternative = Literal["greater", "less", "two-sided"]
 
@@ -55,6 +54,8 @@ def paired_wilcoxon(a: Sequence[float], b: Sequence[float], alternative: Alterna
     >>> paired_wilcoxon([0.5, 0.6, 0.7, 0.8], [0.4, 0.4, 0.4, 0.4]).p
     0.0625
     """
+    from scipy import stats  # half a second that who segments need not wait
+
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"a paired test needs as many values on both sides, one per subject: {a.shape} and {b.shape}")

@@ -7,6 +7,7 @@ change without changing the key is not stored.
 import errno
 import functools
 import hashlib
+import importlib.metadata
 import importlib.resources
 import json
 import os
@@ -20,7 +21,6 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import scipy
-import SimpleITK as sitk  # noqa: N813
 
 import pimms_tf
 from pimms_tf.pipeline.entry import MAGIC
@@ -146,7 +146,7 @@ def _code() -> list[str]:
     for module in PREPARING:
         source.update((importlib.resources.files("pimms_tf.data") / f"{module}.py").read_bytes())
     source.update((importlib.resources.files("pimms_tf.data") / "assets" / "brain.npz").read_bytes())
-    versions = [np.__version__, scipy.__version__, nib.__version__, sitk.Version.VersionString()]
+    versions = [np.__version__, scipy.__version__, nib.__version__, importlib.metadata.version("SimpleITK")]
     return [MAGIC.hex(), pimms_tf.__version__, source.hexdigest(), *versions]
 
 

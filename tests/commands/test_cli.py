@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+
+from pimms_tf.commands.running import _hidden
 
 
 @pytest.fixture
@@ -411,3 +414,13 @@ def test_mistakes_that_need_no_network_come_before_tensorflow_is_imported(
     study.write(**changes)
     assert study(verb, "x.ini") == 2
     assert says in complaint()
+
+
+def test_what_tensorflow_does_not_need_is_hidden_from_it_and_from_nobody_else():
+    with _hidden("wave", "os"):
+        with pytest.raises(ImportError):
+            import wave
+        assert sys.modules["os"] is os
+    import wave
+
+    assert wave.open
