@@ -222,26 +222,55 @@ def spline_at(
         smoothing: sigma in voxels of a Gaussian that smooths the volumes first.
     """
     lines = _Lines(coefficients)
-    found = np.empty((len(coefficients), len(places[0])), np.float32)
-    num_x, num_y = (_reach(order, sigma)[1] for sigma in smoothing[:2])
-    step = _AT_ONCE // (num_x * num_y)
-    for first in range(0, found.shape[1], step):
-        part = slice(first, first + step)
-        inside, here = _inside([place[part] for place in places], lines.shape)
-        (at_x, x), (at_y, y), (at_z, z) = (
-            _neighbours(place, length, step, order, sigma)
-            for place, length, step, sigma in zip(here, lines.shape, lines.steps, smoothing, strict=True)
-        )
-        total = np.zeros((len(coefficients), len(inside)), np.float32)
-        # Of the neighbours those in one plane together: (neighbour, place).
-        at_xy = (at_x[:, np.newaxis] + at_y).reshape(-1, len(inside))
-        xy = (x[:, np.newaxis] * y).reshape(at_xy.shape)
-        for at, weight in zip(at_z, z * inside, strict=True):
-            index = at_xy + at
-            for line, row in zip(lines.lines, total, strict=True):
-                row += weight * np.einsum("np,np->p", np.take(line, index), xy)
-        found[:, part] = total
+    found = np.zeros((len(coefficients), len(places[0])), np.float32)
+    reaches = [_reach(order, sigma) for sigma in smoothing]
+    inside, places = _inside(places, lines.shape)
+    far = inside.copy()  # from the edges: all neighbours are there, and none has to be mirrored
+    for place, length, (before, num) in zip(places, lines.shape, reaches, strict=True):
+        far &= (place >= before) & (place < length + before + 1 - num)
+    at_once = _AT_ONCE // (reaches[0][1] * reaches[1][1])
+    for chosen, mirrored in ((far, False), (inside & ~far, True)):
+        which = np.flatnonzero(chosen)
+        for first in range(0, len(which), at_once):
+            part = which[first : first + at_once]
+            # A run of places is taken as it lies.
+            part = slice(part[0], part[-1] + 1) if part[-1] - part[0] == len(part) - 1 else part
+            found[:, part] = _weighed(lines, [place[part] for place in places], order, smoothing, mirrored)
     return found
+
+
+def _weighed(
+    lines: "_Lines", places: Sequence[np.ndarray], order: int, smoothing: Sequence[float], mirrored: bool
+) -> np.ndarray:
+    """The neighbours of places inside volumes, times their weights, (volume, place) float32."""
+    firsts = [np.floor(place) for place in places]
+    x, y, z = (
+        _weights((place - first).astype(np.float32), order, sigma)
+        for place, first, sigma in zip(places, firsts, smoothing, strict=True)
+    )
+    # Of the neighbours those in one plane together: (neighbour, place).
+    xy = (x[:, np.newaxis] * y).reshape(-1, x.shape[1])
+    total = np.zeros((len(lines.lines), x.shape[1]), np.float32)
+    if mirrored:
+        at_x, at_y, at_z = (
+            _distances(first.astype(np.intp), length, step, *_reach(order, sigma))
+            for first, length, step, sigma in zip(firsts, lines.shape, lines.steps, smoothing, strict=True)
+        )
+        at_xy = (at_x[:, np.newaxis] + at_y).reshape(xy.shape)
+        indices = ((at_xy + at, 0) for at in at_z)
+    else:
+        # All places have the same distance to their n-th neighbours, so that one index serves along a moved line.
+        along = [
+            (np.arange(num) - before) * step
+            for (before, num), step in zip((_reach(order, sigma) for sigma in smoothing), lines.steps, strict=True)
+        ]
+        at = sum((first.astype(np.intp) * step for first, step in zip(firsts, lines.steps, strict=True)), along[2][0])
+        at_xy = (along[0][:, np.newaxis] + along[1]).reshape(-1, 1) + at
+        indices = ((at_xy, start) for start in along[2] - along[2][0])
+    for (index, start), weight in zip(indices, z, strict=True):
+        for line, row in zip(lines.lines, total, strict=True):
+            row += weight * np.einsum("np,np->p", np.take(line[start:], index), xy)
+    return total
 
 
 class _Lines:
@@ -263,25 +292,27 @@ def _inside(places: Sequence[np.ndarray], shape: Axes3) -> tuple[np.ndarray, lis
     return within[0] & within[1] & within[2], [place.clip(0, n - 1) for place, n in zip(places, shape, strict=True)]
 
 
-def _neighbours(places: np.ndarray, length: int, step: int, order: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of each place on a line, the neighbours' distance from its start in memory and their weight, (neighbour, place).
+def _distances(first: np.ndarray, length: int, step: int, before: int, num: int) -> np.ndarray:
+    """Of places on a line, whose voxels at or below are ``first``, the neighbours' distance in memory from its start.
 
-    Beyond the ends of the line its voxels are mirrored, the outermost not repeated.
+    (neighbour, place). Beyond the ends of the line its voxels are mirrored, the outermost not repeated.
     """
-    first = np.floor(places)
-    t = (places - first).astype(np.float32)
-    weights = np.stack([1 - t, t]) if order == 1 else _cubic(t)
-    gaussian = _gaussian(sigma)
-    if len(gaussian) > 1:
-        smoothed = np.zeros((len(weights) + len(gaussian) - 1, len(t)), np.float32)
-        for shift, factor in enumerate(gaussian):
-            smoothed[shift : shift + len(weights)] += factor * weights
-        weights = smoothed
     period = max(2 * (length - 1), 1)
-    before, num = _reach(order, sigma)
     voxels = np.arange(-before, length - before + num) % period
     distance = np.minimum(voxels, period - voxels) * step
-    return np.take(distance, first.astype(np.intp) + np.arange(num)[:, np.newaxis]), weights
+    return np.take(distance, first + np.arange(num)[:, np.newaxis])
+
+
+def _weights(t: np.ndarray, order: int, sigma: float) -> np.ndarray:
+    """The weights (neighbour, place) of the neighbours on a line of places ``t``, in [0, 1), behind a voxel."""
+    weights = np.stack([1 - t, t]) if order == 1 else _cubic(t)
+    if _radius(sigma) == 0:
+        return weights
+    gaussian = _gaussian(sigma)
+    smoothed = np.zeros((len(weights) + len(gaussian) - 1, len(t)), np.float32)
+    for shift, factor in enumerate(gaussian):
+        smoothed[shift : shift + len(weights)] += factor * weights
+    return smoothed
 
 
 def _reach(order: int, sigma: float) -> tuple[int, int]:
