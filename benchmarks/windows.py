@@ -3,6 +3,7 @@
     python benchmarks/windows.py
     python benchmarks/windows.py --subjects 4 --rounds 3 --no-step
     python benchmarks/windows.py --augmented            # that part alone
+    python benchmarks/windows.py --waits                # the share of training that waits for augmented windows
 
 Makes subjects of three scans and a label, 181 x 217 x 181 voxels as compressed NIfTI, in a temporary folder, and cuts
 windows of 100 x 100 out of them: scans hidden and permuted, batches in tensors. All ways are taken in turn in every
@@ -152,6 +153,31 @@ def step_seconds(batches, num: int) -> list[float]:
     return took[1:]  # the first one compiles
 
 
+class Waits(NamedTuple):
+    """The median of training steps in seconds, and the share of them all that was spent on waiting for batches."""
+
+    step: float
+    share: float
+
+
+def waits_of_training(batches, num: int) -> Waits:
+    """Of HeMIS with the paper's choices, its queue filled, as the training loop takes batches and steps."""
+    from pimms_tf.models import build_model
+    from pimms_tf.training import exponential_decay, make_loss, make_train_step, new_state
+
+    state = new_state(build_model("hemis", len(SCANS), 2), "adam", 1e-3)
+    step = make_train_step(state, make_loss("DicePlusXEnt"), exponential_decay(1e-4))
+    iterator, rows = iter(batches), []
+    for _ in range(num + 2):
+        began = time.perf_counter()
+        batch = next(iterator)
+        came = time.perf_counter()
+        float(step(batch).total_loss)
+        rows.append((time.perf_counter() - began, came - began))
+    whole, waiting = zip(*rows[2:], strict=True)  # the first ones compile and find a queue that fills
+    return Waits(statistics.median(whole), sum(waiting) / sum(whole))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subjects", type=int, default=4)
@@ -162,10 +188,14 @@ def main() -> None:
     parser.add_argument("--num-windows", type=int, default=2048, help="that are timed of the cache, each time")
     parser.add_argument("--no-step", action="store_true", help="leave out the training step")
     parser.add_argument("--augmented", action="store_true", help="measure augmented windows alone")
+    parser.add_argument("--waits", action="store_true", help="measure alone how long training waits for windows")
+    parser.add_argument("--steps", type=int, default=20, help="of training, for --waits")
     parser.add_argument("--chained-visits", type=int, default=2, help="of whole volumes, each time")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pimms-windows-"))
     try:
+        if arguments.waits:
+            return measure_waits(arguments, folder)
         if not arguments.augmented:
             measure(arguments, folder)
         measure_augmented(arguments, folder)
@@ -232,6 +262,43 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         print(f"  the slowest of the above gives {slowest * step / 8:.0f} times as many")
 
 
+_GEOMETRY = {
+    "flipping_axes": (0,),
+    "scaling_percentage": (-10, 10),
+    "rotation_degrees": (-10, 10),
+    "bias_field_range": (-0.5, 0.5),
+}
+KINDS = {
+    "flip, bias": {name: _GEOMETRY[name] for name in ("flipping_axes", "bias_field_range")},
+    "flip, scaling, rotation, bias": _GEOMETRY,
+    "the same and elastic, each time": _GEOMETRY | {"elastic": Elastic(4, 15.0, 1.0)},
+}
+
+
+def measure_waits(arguments: argparse.Namespace, folder: Path) -> None:
+    from pimms_tf.pipeline.batches import training_batches
+
+    subjects = write_subjects(folder, arguments.subjects)
+    loader = SubjectLoader(foreground="threshold_plus", coefficients=True)
+    cached = CachedLoader(loader, folder / "cache of coefficients", num_subjects=len(subjects))
+    for files in subjects:
+        cached.load(files.images, files.subject_id)
+    changes, num = KINDS["the same and elastic, each time"], arguments.windows_per_visit[0]
+
+    def locate(subject, rng):
+        return uniform_locations(subject.scans.shape[:3], WINDOW, num, rng)
+
+    batches = training_batches(
+        subjects, cached, Augmentation(**changes), locate, 8, 0, arguments.threads, permute=False
+    )
+    waits = waits_of_training(batches, arguments.steps)
+    print(
+        f"a step of HeMIS with 8 windows, each flipped, scaled, rotated, bent and with a bias field, {num} a visit, "
+        f"{arguments.threads} threads:\n  {waits.step:.3f} s, of which it waits for them "
+        f"{100 * waits.share:.2f} %"
+    )
+
+
 def measure_augmented(arguments: argparse.Namespace, folder: Path) -> None:
     from pimms_tf.pipeline.batches import training_batches
 
@@ -239,17 +306,6 @@ def measure_augmented(arguments: argparse.Namespace, folder: Path) -> None:
     loader = SubjectLoader(foreground="threshold_plus", coefficients=True)
     cached = CachedLoader(loader, folder / "cache of coefficients", num_subjects=len(subjects))
     prepared = [cached.load(files.images, files.subject_id) for files in subjects]
-    geometry = {
-        "flipping_axes": (0,),
-        "scaling_percentage": (-10, 10),
-        "rotation_degrees": (-10, 10),
-        "bias_field_range": (-0.5, 0.5),
-    }
-    kinds = {
-        "flip, bias": {name: geometry[name] for name in ("flipping_axes", "bias_field_range")},
-        "flip, scaling, rotation, bias": geometry,
-        "the same and elastic, each time": geometry | {"elastic": Elastic(4, 15.0, 1.0)},
-    }
     paces: dict[tuple[str, str, int], list[Pace]] = {}
 
     def note(kind: str, way: str, num: int, measured: Pace | None) -> None:
@@ -260,7 +316,7 @@ def measure_augmented(arguments: argparse.Namespace, folder: Path) -> None:
         return uniform_locations(subject.scans.shape[:3], WINDOW, num, rng)
 
     for _ in range(arguments.rounds):
-        for (kind, changes), num in itertools.product(kinds.items(), arguments.windows_per_visit):
+        for (kind, changes), num in itertools.product(KINDS.items(), arguments.windows_per_visit):
             batches = training_batches(
                 subjects,
                 cached,
