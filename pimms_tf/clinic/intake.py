@@ -15,7 +15,7 @@ import numpy as np
 from pimms_tf.data.brain import brain_mask
 from pimms_tf.data.formats import MINC_SUFFIXES, NIBABEL_SUFFIXES, PICTURE_SUFFIXES
 from pimms_tf.data.grids import corners
-from pimms_tf.data.images import Image, read_image
+from pimms_tf.data.images import Image, read_image, reorient
 from pimms_tf.data.intensity import is_centred
 from pimms_tf.errors import InputError
 
@@ -304,9 +304,12 @@ def _without_copies(scans: Sequence[Scan]) -> tuple[list[Scan], list[SetAside]]:
 
 
 def _content(image: Image) -> bytes:
+    """What the image holds, the same in whatever order its voxels are stored."""
+    image = reorient(image, ("L", "P", "S"))
     content = hashlib.blake2b(digest_size=16)
     content.update(np.array(image.shape, np.int64).tobytes())
-    content.update(np.round(image.affine, 3).astype(np.float32).tobytes())
+    # Coarse enough that rounding by another program does not show; -0 is 0.
+    content.update((np.round(image.affine, 2) + 0.0).astype(np.float32).tobytes())
     content.update(np.ascontiguousarray(image.data).tobytes())
     return content.digest()
 

@@ -21,7 +21,7 @@ from pimms_tf.clinic.judging import chosen_reference, flags_on, foreign, isotrop
 from pimms_tf.clinic.registration import Registration, moved, register
 from pimms_tf.data.brain import brain_mask
 from pimms_tf.data.grids import Grid, corners
-from pimms_tf.data.images import Image, resample_onto
+from pimms_tf.data.images import Image, reorient, resample_onto
 from pimms_tf.data.intensity import is_centred
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
@@ -38,6 +38,7 @@ RANGE = (0.25, 0.75)
 _TINY_MM = 0.5  # a scan on the very voxels of the reference is not interpolated for so little
 _MOST_MISSING = 0.01  # of the brain, without a word
 _MOST_SLICES = 9  # on which contributions are measured
+_AXCODES = ("L", "P", "S")
 _NAN = float("nan")
 
 
@@ -260,13 +261,20 @@ def _correct_bias(seen: Sequence[_Seen]) -> None:
 
 
 def _register(seen: Sequence[_Seen], fixed: _Seen) -> None:
-    brain = fixed.own_brain()
+    target, brain = _turned(fixed)
     for one in seen:
         if one is not fixed:
-            found = register(one.scan.image, fixed.scan.image, brain if brain.any() else None, one.own_brain())
+            source, own = _turned(one)
+            found = register(source, target, brain if brain.any() else None, own)
             if found.shift_mm < _TINY_MM and one.scan.image.grid.matches(fixed.scan.image.grid):
                 found = Registration(np.eye(4), found.before, found.before, kept=False)
             one.registration = found
+
+
+def _turned(one: _Seen) -> tuple[Image, np.ndarray]:
+    """The scan and its brain in one orientation, since samples are drawn in the order in which voxels are stored."""
+    brain = replace(one.scan.image, data=one.own_brain()[..., np.newaxis])
+    return reorient(one.scan.image, _AXCODES), reorient(brain, _AXCODES).data[..., 0]
 
 
 def _judged(

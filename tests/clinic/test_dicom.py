@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.valuerep import DSfloat
 
 import pimms_tf
 from pimms_tf.clinic.dicom import find_series, read_series, reason_to_set_aside
@@ -17,10 +18,11 @@ from pimms_tf.errors import InputError
 
 
 def write_series(folder, volume, affine, first=0, patient="p1", left_out=(), **tags):
-    """Writes whole numbers (x, y, z) that lie where `affine` says (axes along L, P, S) as one file a slice."""
+    """Writes whole numbers (x, y, z) that lie where `affine` says as one file for each z."""
     folder.mkdir(parents=True, exist_ok=True)
     series = generate_uid()
     steps = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = np.diag((-1.0, -1.0, 1.0)) @ affine[:3, :3] / steps  # to the left, back and top
     for place in range(volume.shape[2]):
         if place in left_out:
             continue
@@ -35,16 +37,21 @@ def write_series(folder, volume, affine, first=0, patient="p1", left_out=(), **t
         one.Rows, one.Columns = volume.shape[1], volume.shape[0]
         one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
         one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
-        one.PixelSpacing = [float(steps[1]), float(steps[0])]
-        one.SliceThickness = float(steps[2])
-        one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        one.PixelSpacing = decimals((steps[1], steps[0]))
+        one.SliceThickness = decimals(steps[2:])[0]
+        one.ImageOrientationPatient = decimals(directions[:, :2].T.ravel())
         corner = affine @ [0, 0, place, 1]
-        one.ImagePositionPatient = [float(-corner[0]), float(-corner[1]), float(corner[2])]
+        one.ImagePositionPatient = decimals((-corner[0], -corner[1], corner[2]))
         one.PixelData = np.ascontiguousarray(volume[:, :, place].T.astype("<u2")).tobytes()
         for name, value in tags.items():
             setattr(one, name, value)
         # Names that say nothing, in an order that means nothing.
         one.save_as(folder / f"{hash_of(series, place)}", enforce_file_format=True)
+
+
+def decimals(values):
+    """Numbers in at most 16 characters, as DICOM has them."""
+    return [DSfloat(float(value), auto_format=True) for value in values]
 
 
 def hash_of(series, place):
@@ -126,7 +133,8 @@ def test_a_study_gives_the_mask_of_its_nifti_files(scans, segmenter, tmp_path):
         data = np.clip(np.rint(image.data[..., 0] * 1000 / image.data.max()), 0, None)
         (tmp_path / "nifti").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(data.astype(np.int16), image.affine), tmp_path / "nifti" / f"{3 - number}.nii")
-        write_series(tmp_path / "dicom", data, image.affine, number)
+        # Twice the value in the file, and a slope of a half.
+        write_series(tmp_path / "dicom", 2 * data, image.affine, number, RescaleSlope="0.5", RescaleIntercept="0")
     shape = data.shape
     write_series(tmp_path / "dicom", noise(*shape[:2], 3), AFFINE, 7, SeriesDescription="scout")
     write_series(tmp_path / "dicom", noise(*shape), AFFINE, 8, ImageType=["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"])
@@ -143,6 +151,35 @@ def test_a_study_gives_the_mask_of_its_nifti_files(scans, segmenter, tmp_path):
 
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
+
+
+def thick_last(image):
+    """The image with the axis of its thick slices last, as scanners write them."""
+    thick = int(np.argmax(image.spacing_mm))
+    order = [*(axis for axis in range(3) if axis != thick), thick]
+    affine = np.column_stack([image.affine[:, order], image.affine[:, 3]])
+    return Image(np.transpose(image.data, (*order, 3)), affine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ms_native_p04", "ms3_106639"])
+@pytest.mark.skipif(not (REAL / "ms_native_p04").is_dir(), reason="the real scans are not part of the repository")
+def test_a_study_made_of_real_scans_gives_the_mask_of_their_files(name, tmp_path):
+    files = [REAL / name / f"{contrast}.nii.gz" for contrast in ("FLAIR", "T1", "T2")]
+    folder = tmp_path / "dicom"
+    for number, path in enumerate(files, start=1):
+        image = thick_last(read_image(path))
+        np.testing.assert_array_equal(image.data, np.rint(image.data))  # whole numbers, so that slices hold them all
+        write_series(folder, image.data[..., 0], image.affine, number)
+    write_series(folder, image.data[:, :, ::20, 0], image.affine, 7, SeriesDescription="survey")
+    kind = ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"]
+    write_series(folder, image.data[..., 0], image.affine, 8, ImageType=kind)
+    nifti, dicom = (pimms_tf.segment_patient(paths, contributions=False) for paths in (files, folder))
+    assert sorted(one.reason for one in dicom.set_aside) == ["holds diffusion images", "is a localiser"]
+    assert [scan.taken_for for scan in dicom.used] == [scan.taken_for for scan in nifti.used]
+    assert nifti.volume_ml > 1
+    there = resample_onto(Image(dicom.mask.data, dicom.mask.affine), nifti.grid, 0)
+    np.testing.assert_array_equal(there.data, nifti.mask.data)
 
 
 @pytest.mark.slow
