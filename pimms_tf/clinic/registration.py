@@ -154,8 +154,8 @@ def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
     method.SetNumberOfWorkUnits(WORK_UNITS)
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
-    # Differences of neighbours, as the interpolation has them. Filtered gradients are smoothed over thick slices, and the
-    # search then ended up to 1 mm from the greatest similarity.
+    # Differences of neighbours, as the interpolation has them. Filtered gradients are smoothed over thick slices, and
+    # the search then ended up to 1 mm from the greatest similarity.
     method.SetMetricUseFixedImageGradientFilter(False)
     method.SetMetricUseMovingImageGradientFilter(False)
     if mask is not None:
