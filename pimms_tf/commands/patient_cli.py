@@ -93,6 +93,8 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         _check_bids(a.bids, [patient.subject_id for patient in patients] or [a.patient])
     if a.output.exists() and not a.output.is_dir():
         raise InputError(f"--output {a.output} is a file; give a folder")
+    if a.output.resolve() in [(path if path.is_dir() else path.parent).resolve() for path in a.scans]:
+        raise InputError(f"--output {a.output} holds the scans; give a folder of its own, such as {a.output / 'out'}")
     if a.patients is not None and a.output.resolve().is_relative_to(a.patients.resolve()):
         raise InputError(f"--output {a.output} lies among the patients and would be taken for one; give another folder")
     segmenter = _segmenter(a.model, a.precision)

@@ -99,6 +99,18 @@ def _flipped_bit(folder):
     path.write_bytes(bytes(data))
 
 
+def _colours(folder):
+    saved(folder / "a.nii", noise(12, 12, 12, 3).astype(np.uint8).view([(name, "u1") for name in "RGB"])[..., 0])
+
+
+def _flat_affine(folder):
+    path = saved(folder / "a.nii", noise(12, 12, 12))
+    data = bytearray(path.read_bytes())
+    data[312:328] = bytes(16)  # srow_z
+    data[252:254] = bytes(2)  # no qform
+    path.write_bytes(bytes(data))
+
+
 def _dicom_without_image(folder):
     (folder / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
 
@@ -118,6 +130,9 @@ BAD = {
     "four slices": (lambda folder: saved(folder / "a.nii", noise(12, 12, 4)), "has 4 slices; at least 5 are needed"),
     "a slice": (lambda folder: saved(folder / "a.nii", noise(12, 12)), "has 1 slice; at least 5 are needed"),
     "a series in time": (lambda folder: saved(folder / "a.nii", noise(12, 12, 12, 3)), "holds 3 volumes"),
+    "thirty volumes": (lambda folder: saved(folder / "a.nii", noise(8, 8, 8, 30)), "holds 30 volumes"),
+    "colours": (_colours, "holds 3 volumes, a series in time or colours"),
+    "no affine": (_flat_affine, "of its header cannot be inverted; repair its sform"),
     "five axes": (lambda folder: saved(folder / "a.nii", noise(8, 8, 8, 2, 2)), "more than one axis beyond x, y and z"),
     "a mouse": (lambda folder: saved(folder / "a.nii", noise(9, 9, 9), np.eye(4)), "measures 9 x 9 x 9 mm"),
     "metres": (lambda folder: saved(folder / "a.nii", noise(9, 9, 9), 200 * np.eye(4)), "which is no head"),
@@ -148,6 +163,8 @@ def test_what_cannot_be_segmented_ends_as_one_sentence(kind, tiny, tmp_path, cap
         (("segment", "gone.nii", "--output", "out"), "gone.nii is not there"),
         (("segment", "patient"), "the following arguments are required: --output"),
         (("segment", "patient", "--output", "patient/0.nii.gz"), "--output patient/0.nii.gz is a file"),
+        (("segment", "patient", "--output", "patient"), "--output patient holds the scans; give a folder of its own"),
+        (("segment", "patient/0.nii.gz", "--output", "patient/."), "holds the scans; give a folder of its own"),
         (("segment", "patient", "--output", "out", "--space", "1cm"), "--space 1cm is no edge of voxels"),
         (("segment", "patient", "--output", "out", "--shard", "1/2"), "--shard is for many patients"),
         (("segment", "patient", "--output", "out", "--reference", "9.nii"), "reference 9.nii is none of the scans"),
