@@ -63,6 +63,8 @@ def add_verbs(verb: AddVerb) -> None:
     sub.add_argument("results", nargs="+", type=Path, metavar="CSV|FOLDER", help=text)
     text = "copy what the report of a study is made of, without scans and weights, to this folder"
     sub.add_argument("--keep", type=Path, metavar="DIR", help=text)
+    text = "write the report's tables of a study into the marked parts of this page of Markdown, too"
+    sub.add_argument("--page", type=Path, metavar="FILE", help=text)
 
 
 def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Config:
@@ -214,16 +216,18 @@ def _import_checkpoint(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _report(arguments: argparse.Namespace, words: list[str]) -> int:
     if len(arguments.results) == 1 and arguments.results[0].is_dir():
-        from pimms_tf.comparison import keep, read_comparison, write_comparison
+        from pimms_tf.comparison import fill_page, keep, read_comparison, write_comparison
 
-        folder = arguments.results[0]
-        print(f"Saved {write_comparison(read_comparison(folder), folder)}")
+        folder, comparison = arguments.results[0], read_comparison(arguments.results[0])
+        print(f"Saved {write_comparison(comparison, folder)}")
         if arguments.keep is not None:
             keep(folder, arguments.keep)
             print(f"Saved {arguments.keep}")
+        if arguments.page is not None:
+            print(f"Saved {fill_page(arguments.page, comparison)}")
         return 0
-    if arguments.keep is not None:
-        raise InputError("--keep goes with the folder of one study")
+    if arguments.keep is not None or arguments.page is not None:
+        raise InputError("--keep and --page go with the folder of one study")
     from pimms_tf.evaluation import side_by_side
 
     print(side_by_side(arguments.results))

@@ -2,7 +2,7 @@
 
 from pimms_tf.comparison.keeping import keep
 from pimms_tf.comparison.plan import SCALES, Plan, Scale, Stage, plan_of
-from pimms_tf.comparison.report import report_text, with_parts, write_comparison
+from pimms_tf.comparison.report import fill_page, report_text, with_parts, write_comparison
 from pimms_tf.comparison.stages import run_stages
 from pimms_tf.comparison.summary import Comparison, read_comparison
 
@@ -12,6 +12,7 @@ __all__ = [
     "Plan",
     "Scale",
     "Stage",
+    "fill_page",
     "keep",
     "plan_of",
     "read_comparison",

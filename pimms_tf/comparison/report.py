@@ -7,6 +7,7 @@ from pathlib import Path
 from pimms_tf.comparison.figures import write_boxes, write_contours
 from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, UNLABELLED
 from pimms_tf.comparison.summary import PUBLISHED_ACCURACY, Comparison, Sorted, published, trends
+from pimms_tf.errors import InputError
 from pimms_tf.evaluation import METRICS, SubjectResult, Table, paired_wilcoxon, summarise
 from pimms_tf.evaluation.results import table_text
 from pimms_tf.evaluation.statistics import Summary, WilcoxonResult
@@ -41,6 +42,19 @@ def report_text(comparison: Comparison) -> str:
     for name, text in parts(comparison).items():
         lines += [f"## {name}", "", text]
     return "\n".join(lines)
+
+
+def fill_page(path: Path, comparison: Comparison) -> Path:
+    """Writes the marked parts of a page of Markdown, see `with_parts`; returns the page.
+
+    Raises:
+        InputError: the page cannot be read, or marks what the comparison does not have.
+    """
+    try:
+        page = with_parts(Path(path).read_text(encoding="utf-8"), comparison)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--page {path}: {error}") from error
+    return write_text(Path(path), page)
 
 
 def with_parts(page: str, comparison: Comparison) -> str:

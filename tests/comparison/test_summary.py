@@ -1,12 +1,13 @@
 """From result files to the report: tables, trends and confusion of a comparison small enough to type."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pimms_tf.commands.cli import main
-from pimms_tf.comparison import keep, read_comparison, report_text, with_parts, write_comparison
+from pimms_tf.comparison import fill_page, keep, read_comparison, report_text, with_parts, write_comparison
 from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, NETWORKS, UNLABELLED, VOLUMES
 from pimms_tf.comparison.summary import Sorted, trends
 from pimms_tf.data import Image, write_image
@@ -127,6 +128,10 @@ def test_a_page_gets_the_parts_that_it_marks_and_keeps_the_rest(folder):
     assert with_parts(made, comparison) == made
     with pytest.raises(ValueError, match="has no part Costs; it has"):
         with_parts(page.replace("Cost", "Costs"), comparison)
+    (folder / "page.md").write_text(page)
+    assert fill_page(folder / "page.md", comparison).read_text() == made
+    with pytest.raises(InputError, match="--page nowhere.md: "):
+        fill_page(Path("nowhere.md"), comparison)
 
 
 def test_the_report_is_written_again_from_the_folder_alone(folder, capsys):
