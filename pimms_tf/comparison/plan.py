@@ -114,7 +114,7 @@ SCALES: Mapping[str, Scale] = {
         holdout_subjects=30,
         load_ml=(10.0, 60.0),
         window=48,
-        iterations={"hemis": 1200, "modality_classifier": 500, "online": 1200, UNLABELLED: 600, VOLUMES: 200},
+        iterations={"hemis": 1200, "modality_classifier": 500, "online": 1200, UNLABELLED: 600, VOLUMES: 600},
         settings={
             **_SHORT,
             ("PIMMS", "lr_decay"): "2e-3",
