@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pimms_tf.comparison.plan import MODALITIES
+from pimms_tf.comparison.scales import MODALITIES
 from pimms_tf.data import read_image
 from pimms_tf.evaluation import SubjectResult, Table
 from pimms_tf.files import replacing

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pimms_tf.comparison.figures import write_boxes, write_contours
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, UNLABELLED
+from pimms_tf.comparison.scales import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, UNLABELLED
 from pimms_tf.comparison.summary import PUBLISHED_ACCURACY, Comparison, Sorted, published, trends
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import METRICS, SubjectResult, Table, paired_wilcoxon, summarise

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, REPEATED, UNLABELLED, VOLUMES, of_seed
+from pimms_tf.comparison.scales import HOLDOUT_SUBSETS, MODALITIES, NETWORKS, REPEATED, UNLABELLED, VOLUMES, of_seed
 from pimms_tf.comparison.stages import read_done, read_record
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import SubjectResult, Table, read_results, table_1

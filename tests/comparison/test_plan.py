@@ -9,7 +9,8 @@ import pytest
 from niftynet_compat import load_config, read_split
 from pimms_tf.commands.demo import shipped_config, shipped_configs
 from pimms_tf.comparison import SCALES, plan_of
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, edited
+from pimms_tf.comparison.ini_files import edited
+from pimms_tf.comparison.scales import HOLDOUT_SUBSETS
 from pimms_tf.comparison.summary import published
 from pimms_tf.data import Image, write_image
 from pimms_tf.errors import InputError

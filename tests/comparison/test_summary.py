@@ -8,7 +8,7 @@ import pytest
 
 from pimms_tf.commands.cli import main
 from pimms_tf.comparison import fill_page, keep, read_comparison, report_text, with_parts, write_comparison
-from pimms_tf.comparison.plan import HOLDOUT_SUBSETS, NETWORKS, UNLABELLED, VOLUMES
+from pimms_tf.comparison.scales import HOLDOUT_SUBSETS, NETWORKS, UNLABELLED, VOLUMES
 from pimms_tf.comparison.summary import Sorted, trends
 from pimms_tf.data import Image, write_image
 from pimms_tf.errors import InputError
