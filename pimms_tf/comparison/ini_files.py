@@ -17,7 +17,7 @@ _SHIPPED = {
 
 
 def training_ini(shipped: Mapping[str, str], name: str, size: Scale, seed: int) -> str:
-    """The text by which a network, or the modality classifier, is trained; `shipped` are the package's texts by name."""
+    """The text by which a network, or the modality classifier, is trained; `shipped` are the package's by name."""
     base, number = number_of(name)
     changes = {
         **_common(name, size, seed + number),
