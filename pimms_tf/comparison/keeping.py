@@ -3,15 +3,16 @@
 import shutil
 from pathlib import Path
 
+from pimms_tf.comparison.scales import HOLDOUTS
 from pimms_tf.comparison.stages import PLAN_FILE, read_record
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
 
-# Lists of real patients are left out, since they say where the patients lie.
+# Lists of files are left out, since they say where patients lie.
 _KEPT = (
     PLAN_FILE,
     "*.ini",
-    "splits/*.csv",
+    *(f"splits/{holdout}*.csv" for holdout in HOLDOUTS),
     "models/dataset_split.csv",
     "*/data/subjects.csv",
     "*/data/hospitals.json",

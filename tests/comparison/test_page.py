@@ -41,4 +41,6 @@ def test_what_is_committed_holds_no_scan_and_no_place_of_a_patient():
     assert {path.suffix for path in files} <= {".csv", ".ini", ".json", ".md", ".png"}
     assert {path.name for path in files if path.suffix == ".png"} == {"boxes.png", "contours.png"}
     assert not (KEPT / "gold").exists()
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix != ".png"]
+    assert not [text for text in texts if re.search(r"(^|[,\s\"])/[a-z]", text)]  # a path from the root
     assert sum(path.stat().st_size for path in files) < 2_000_000
