@@ -162,7 +162,7 @@ def thick_last(image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ms_native_p04", "ms3_106639"])
+@pytest.mark.parametrize("name", ["ms3_106639", "ms_native_p04"])
 @pytest.mark.skipif(not (REAL / "ms_native_p04").is_dir(), reason="the real scans are not part of the repository")
 def test_a_study_made_of_real_scans_gives_the_mask_of_their_files(name, tmp_path):
     files = [REAL / name / f"{contrast}.nii.gz" for contrast in ("FLAIR", "T1", "T2")]
@@ -177,7 +177,7 @@ def test_a_study_made_of_real_scans_gives_the_mask_of_their_files(name, tmp_path
     nifti, dicom = (pimms_tf.segment_patient(paths, contributions=False) for paths in (files, folder))
     assert sorted(one.reason for one in dicom.set_aside) == ["holds diffusion images", "is a localiser"]
     assert [scan.taken_for for scan in dicom.used] == [scan.taken_for for scan in nifti.used]
-    assert nifti.volume_ml > 1
+    assert nifti.volume_ml > 0
     there = resample_onto(Image(dicom.mask.data, dicom.mask.affine), nifti.grid, 0)
     np.testing.assert_array_equal(there.data, nifti.mask.data)
 
