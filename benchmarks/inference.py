@@ -1,19 +1,19 @@
 """What a subject costs: seconds and memory of its segmentation by whole slices, by windows, and with plain Keras.
 
-    python benchmarks/inference.py [--small] [--repeats N]
+    python benchmarks/inference.py [--small] [--repeats N] [--only WAY…]
 
 One synthetic subject of 181×217×181 voxels, three scans of an ellipsoid in air of one intensity, and the HeMIS network
 of the paper with random weights, the same in all ways. Each way runs in a process of its own, which tells its peak of
 memory; they take turns, and medians are told. On a machine that does other things, too, the seconds of all cores
-together (CPU s) are the better measure. The last way is the whole command, from NIfTI files to NIfTI files.
+together (CPU s) are the better measure. The last way is the whole command, from NIfTI files to NIfTI files, from the
+start of Python to its end; what it takes besides the network is told by its parts. Scans are read while TensorFlow is
+imported, so by the clock the parts are more than the whole.
 """
 
 import argparse
-import atexit
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,19 +118,55 @@ def _window(shape: Sequence[int]) -> tuple[int, int, int]:
     return min(100, shape[0] + 34), min(100, shape[1] + 34), 1
 
 
-def command(shape: Sequence[int]) -> Callable[[], object]:
-    """Returns the whole command on files of the head."""
+COMMAND = "the whole command, files to files"
+NETWORK = "the network"
+
+
+def run_command(folder: Path) -> None:
+    """Runs the whole command on files of the head, with a cache of its own, and prints what its parts take."""
+    from pimms_tf.commands import run_cli
     from pimms_tf.commands.cli import main
 
-    folder = tempfile.mkdtemp(prefix="pimms-benchmark-")
-    atexit.register(shutil.rmtree, folder)
-    _call("--prepare", folder, "--shape", ",".join(map(str, shape)))
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    parts: dict[str, list[float]] = {}
+    import_tensorflow = run_cli.import_tensorflow
 
-    def run():
-        if main(["inference", f"{folder}/x.ini"]) != 0:
-            raise SystemExit("the command failed")
+    def imported() -> None:
+        parts["Python, settings, files found"] = [time.time() - _BEGAN, time.process_time()]
+        import_tensorflow()
+        from pimms_tf.actions import inference
+        from pimms_tf.inference.segmenter import Segmenter
 
-    return run
+        _timed(inference, "trained_model", "network built, weights read", parts)
+        _timed(Segmenter, "__call__", NETWORK, parts)
+        _timed(inference._Run, "write", "results written", parts)
+
+    run_cli.import_tensorflow = imported
+    _timed(run_cli, "import_tensorflow", "TensorFlow imported, scans read meanwhile", parts)
+    if main(["inference", f"{folder}/x.ini"]) != 0:
+        raise SystemExit("the command failed")
+    print(json.dumps({"parts": parts, "peak_mb": _peak_mb()}))
+
+
+_BEGAN = float(os.environ.get("PIMMS_BENCHMARK_BEGAN", time.time()))
+
+
+def _timed(owner: object, name: str, part: str, parts: dict[str, list[float]]) -> None:
+    """Lets a function note its seconds, by the clock and of all cores."""
+    inner = getattr(owner, name)
+
+    def outer(*arguments, **others):
+        began, began_cpu = time.perf_counter(), time.process_time()
+        try:
+            return inner(*arguments, **others)
+        finally:
+            parts[part] = [time.perf_counter() - began, time.process_time() - began_cpu]
+
+    setattr(owner, name, outer)
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def prepare(folder: Path, shape: Sequence[int]) -> None:
@@ -165,17 +201,28 @@ WAYS = {
     "our windows, 100×100 with border 17": our_windows,
     "plain Keras, whole slices": plain_slices,
     "plain Keras, windows": plain_windows,
-    "the whole command, files to files": command,
 }
 
 
 def measured(way: str, shape: Sequence[int]) -> dict[str, float]:
     """Runs one way in a process of its own; returns its seconds, those of all cores together, and its peak in MB."""
-    return json.loads(_call("--way", way, "--shape", ",".join(map(str, shape))).splitlines()[-1])
+    words = "--shape", ",".join(map(str, shape))
+    if way != COMMAND:
+        return json.loads(_call("--way", way, *words).splitlines()[-1])
+    with tempfile.TemporaryDirectory(prefix="pimms-benchmark-") as folder:
+        _call("--prepare", folder, *words)
+        began, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        told = json.loads(_call("--command", folder).splitlines()[-1])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        found = {"seconds": time.time() - began, "cpu_seconds": cpu, "peak_mb": told["peak_mb"]}
+        for part, (seconds, cpu_seconds) in told["parts"].items():
+            found |= {f"{part}: seconds": seconds, f"{part}: cpu_seconds": cpu_seconds}
+        return found
 
 
 def _call(*words: str) -> str:
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PIMMS_BENCHMARK_BEGAN": str(time.time())}
     program = [sys.executable, __file__, *words]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -189,37 +236,52 @@ def run_way(way: str, shape: Sequence[int]) -> None:
     began, began_cpu = time.perf_counter(), time.process_time()
     run()
     told = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
-    print(json.dumps(told | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps(told | {"peak_mb": _peak_mb()}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a subject of an eighth of the size")
     parser.add_argument("--repeats", type=int, default=1, help="turns that each way takes")
+    parser.add_argument("--only", nargs="+", choices=[*WAYS, COMMAND], default=[*WAYS, COMMAND], help="of the ways")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--command", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--shape", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.command:
+        return run_command(arguments.command)
     if arguments.shape:
         shape = tuple(map(int, arguments.shape.split(",")))
-        if arguments.prepare:
-            prepare(arguments.prepare, shape)
-        else:
-            run_way(arguments.way, shape)
-        return
+        return prepare(arguments.prepare, shape) if arguments.prepare else run_way(arguments.way, shape)
     shape = tuple(length // 2 for length in SHAPE) if arguments.small else SHAPE
-    found = {way: [] for way in WAYS}
+    found = {way: [] for way in arguments.only}
     for _ in range(arguments.repeats):
         for way, runs in found.items():
             runs.append(measured(way, shape))
-    first = _medians(found["our whole slices"])
+    medians = {way: _medians(runs) for way, runs in found.items()}
+    first = next(iter(medians.values()))
     print(f"{'×'.join(map(str, shape))} voxels, {len(MODALITIES)} scans, {os.cpu_count()} cores")
-    print(f"{'':36} {'seconds':>9} {'ratio':>7} {'CPU s':>9} {'ratio':>7} {'peak MB':>9}")
-    for way, runs in found.items():
-        own = _medians(runs)
+    print(f"{'':44} {'seconds':>9} {'ratio':>7} {'CPU s':>9} {'ratio':>7} {'peak MB':>9}")
+    for way, own in medians.items():
         ratios = [own[key] / first[key] for key in ("seconds", "cpu_seconds")]
-        print(f"{way:36} {own['seconds']:9.1f} {ratios[0]:7.2f} {own['cpu_seconds']:9.1f} {ratios[1]:7.2f}", end="")
+        print(f"{way:44} {own['seconds']:9.1f} {ratios[0]:7.2f} {own['cpu_seconds']:9.1f} {ratios[1]:7.2f}", end="")
         print(f" {own['peak_mb']:9.0f}", flush=True)
+    if COMMAND in medians:
+        _print_parts(medians[COMMAND])
+    return None
+
+
+def _print_parts(own: dict[str, float]) -> None:
+    """Prints what the whole command takes besides the network, and what its parts do."""
+    besides = [own[key] - own[f"{NETWORK}: {key}"] for key in ("seconds", "cpu_seconds")]
+    rows = {"the whole command minus the network": besides}
+    for key in own:
+        part, colon, _ = key.partition(": ")
+        if colon and part != NETWORK:
+            rows[f"  {part}"] = [own[f"{part}: seconds"], own[f"{part}: cpu_seconds"]]
+    for name, (seconds, cpu_seconds) in rows.items():
+        print(f"{name:44} {seconds:9.2f} {'':7} {cpu_seconds:9.2f}")
 
 
 def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
