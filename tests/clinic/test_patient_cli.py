@@ -28,7 +28,7 @@ def patient(scans, tmp_path):
 @pytest.fixture
 def tiny(segmenter, monkeypatch):
     """The command line with a segmenter that is made in no time."""
-    monkeypatch.setattr(patient_cli, "_segmenter", lambda folder, segments=True: segmenter)
+    monkeypatch.setattr(patient_cli, "_segmenter", lambda folder, precision, segments=True: segmenter)
 
 
 def table(path):
