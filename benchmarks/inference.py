@@ -1,16 +1,21 @@
-"""What a subject costs: seconds and memory of its segmentation by whole slices, by windows, and with plain Keras.
+"""What a subject costs: seconds and memory of its segmentation by whole slices, by windows, and by other libraries.
 
-    python benchmarks/inference.py [--small] [--repeats N] [--only WAY…]
+    python benchmarks/inference.py [--small] [--repeats N] [--only WAY …]
 
 One synthetic subject of 181×217×181 voxels, three scans of an ellipsoid in air of one intensity, and the HeMIS network
 of the paper with random weights, the same in all ways. Each way runs in a process of its own, which tells its peak of
 memory; they take turns, and medians are told. On a machine that does other things, too, the seconds of all cores
-together (CPU s) are the better measure. The last way is the whole command, from NIfTI files to NIfTI files, from the
-start of Python to its end; what it takes besides the network is told by its parts. Scans are read while TensorFlow is
-imported, so by the clock the parts are more than the whole.
+together (CPU s) are the better measure. What is told is the second run of a way, so that nothing is compiled in it; of
+the last way, the whole command from NIfTI files to NIfTI files, it is the first, from the start of Python to its end.
+What it takes besides the network is told by its parts. Scans are read while TensorFlow is imported, so by the clock the
+parts are more than the whole.
+
+Other libraries (ONNX Runtime, OpenVINO, PyTorch) get whole slices cut as ours are, see `runtimes.py`. The last column
+is the share of voxels that a way marks, which tells that all compute the same; with bfloat16, nearly.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -26,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 SHAPE = (181, 217, 181)
 MODALITIES = ("T1", "T2", "FLAIR")
+COMMAND = "the whole command, files to files"
 AIR = (-0.7, -0.6, -0.5)  # what whitening makes of 0
 
 
@@ -65,12 +71,15 @@ def network():
     return build_model("hemis", len(MODALITIES), 2)
 
 
-def our_slices(shape: Sequence[int]) -> Callable[[], object]:
+def our_slices(shape: Sequence[int], precision: str = "float32") -> Callable[[], object]:
     from pimms_tf.inference import label_scores
     from pimms_tf.inference.network import Network
+    from pimms_tf.training import devices
 
-    one, ours = subject(shape), Network(network())
-    return lambda: ours.segment_slices(one, label_scores(one, len(MODALITIES)))
+    one, model = subject(shape), network()
+    devices.set_precision(model, precision)
+    ours = Network(model)
+    return lambda: ours.segment_slices(one, label_scores(one, len(MODALITIES))).data
 
 
 def our_windows(shape: Sequence[int]) -> Callable[[], object]:
@@ -79,7 +88,7 @@ def our_windows(shape: Sequence[int]) -> Callable[[], object]:
 
     one, ours = subject(shape), Network(network())
     window, border = _window(shape), (17, 17, 0)
-    return lambda: segment(ours.predict, one, label_scores(one, len(MODALITIES)), window, border, batch_size=4)
+    return lambda: segment(ours.predict, one, label_scores(one, len(MODALITIES)), window, border, batch_size=4).data
 
 
 def plain_slices(shape: Sequence[int]) -> Callable[[], object]:
@@ -101,7 +110,19 @@ def plain_windows(shape: Sequence[int]) -> Callable[[], object]:
 
     one, plain = subject(shape), _plain()
     window, border = _window(shape), (17, 17, 0)
-    return lambda: segment(lambda scans, scores, valid: plain(scans), one, None, window, border, batch_size=4)
+    return lambda: segment(lambda scans, scores, valid: plain(scans), one, None, window, border, batch_size=4).data
+
+
+def other_slices(shape: Sequence[int], library: str, **form) -> Callable[[], object]:
+    import runtimes
+
+    from pimms_tf.inference import label_scores
+    from pimms_tf.inference.slices import reach_of, segment_slices
+
+    one, model = subject(shape), network()
+    predict, reach = getattr(runtimes, library)(model, **form), reach_of(model)
+    scores = label_scores(one, len(MODALITIES))
+    return lambda: segment_slices(predict, reach, one, scores, max_voxels=2**16).data  # as ours
 
 
 def _plain() -> Callable:
@@ -198,14 +219,29 @@ def prepare(folder: Path, shape: Sequence[int]) -> None:
 
 WAYS = {
     "our whole slices": our_slices,
+    "our whole slices, bfloat16": functools.partial(our_slices, precision="mixed_bfloat16"),
     "our windows, 100×100 with border 17": our_windows,
     "plain Keras, whole slices": plain_slices,
     "plain Keras, windows": plain_windows,
+    "ONNX Runtime": functools.partial(other_slices, library="onnx_runtime"),
+    "OpenVINO": functools.partial(other_slices, library="open_vino", precision="f32"),
+    "OpenVINO, bfloat16": functools.partial(other_slices, library="open_vino", precision="bf16"),
+    **{
+        f"PyTorch{name}": functools.partial(other_slices, library="pytorch", **form)
+        for name, form in {
+            "": {},
+            ", channels last": {"channels_last": True},
+            ", channels last, compiled": {"channels_last": True, "compiled": True},
+            ", bfloat16": {"bfloat16": True},
+            ", bfloat16, channels last, compiled": {"bfloat16": True, "channels_last": True, "compiled": True},
+        }.items()
+    },
 }
 
 
-def measured(way: str, shape: Sequence[int]) -> dict[str, float]:
-    """Runs one way in a process of its own; returns its seconds, those of all cores together, and its peak in MB."""
+def measured(way: str, shape: Sequence[int]) -> dict[str, float | str]:
+    """Runs one way in a process of its own; returns its seconds, those of all cores together, its peak in MB and the
+    share of voxels that it marks; or why it was skipped."""
     words = "--shape", ",".join(map(str, shape))
     if way != COMMAND:
         return json.loads(_call("--way", way, *words).splitlines()[-1])
@@ -232,18 +268,23 @@ def _call(*words: str) -> str:
 
 def run_way(way: str, shape: Sequence[int]) -> None:
     """Prints what `measured` reads."""
-    run = WAYS[way](shape)
+    try:
+        run = WAYS[way](shape)
+        run()
+    except ImportError as error:
+        print(json.dumps({"skipped": str(error)}))
+        return
     began, began_cpu = time.perf_counter(), time.process_time()
-    run()
+    labels = run()
     told = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
-    print(json.dumps(told | {"peak_mb": _peak_mb()}))
+    print(json.dumps(told | {"peak_mb": _peak_mb(), "marked": float((labels == 1).mean())}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a subject of an eighth of the size")
     parser.add_argument("--repeats", type=int, default=1, help="turns that each way takes")
-    parser.add_argument("--only", nargs="+", choices=[*WAYS, COMMAND], default=[*WAYS, COMMAND], help="of the ways")
+    parser.add_argument("--only", nargs="*", help="how the names begin of the ways to take")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--command", type=Path, help=argparse.SUPPRESS)
@@ -255,18 +296,24 @@ def main() -> None:
         shape = tuple(map(int, arguments.shape.split(",")))
         return prepare(arguments.prepare, shape) if arguments.prepare else run_way(arguments.way, shape)
     shape = tuple(length // 2 for length in SHAPE) if arguments.small else SHAPE
-    found = {way: [] for way in arguments.only}
+    ways = [way for way in (*WAYS, COMMAND) if way.startswith(tuple(arguments.only or [""]))]
+    found = {way: [] for way in ways}
     for _ in range(arguments.repeats):
-        for way, runs in found.items():
-            runs.append(measured(way, shape))
+        for way in list(found):
+            told = measured(way, shape)
+            if "skipped" in told:
+                print(f"{way} is left out: {told['skipped']}", flush=True)
+                del found[way]
+            else:
+                found[way].append(told)
+    print(f"{'×'.join(map(str, shape))} voxels, {len(MODALITIES)} scans, {len(os.sched_getaffinity(0))} cores")
+    print(f"{'':44}{'seconds':>9}{'ratio':>7}{'CPU s':>9}{'ratio':>7}{'peak MB':>9}{'marked':>9}")
     medians = {way: _medians(runs) for way, runs in found.items()}
     first = next(iter(medians.values()))
-    print(f"{'×'.join(map(str, shape))} voxels, {len(MODALITIES)} scans, {os.cpu_count()} cores")
-    print(f"{'':44} {'seconds':>9} {'ratio':>7} {'CPU s':>9} {'ratio':>7} {'peak MB':>9}")
     for way, own in medians.items():
         ratios = [own[key] / first[key] for key in ("seconds", "cpu_seconds")]
-        print(f"{way:44} {own['seconds']:9.1f} {ratios[0]:7.2f} {own['cpu_seconds']:9.1f} {ratios[1]:7.2f}", end="")
-        print(f" {own['peak_mb']:9.0f}", flush=True)
+        print(f"{way:44}{own['seconds']:9.2f}{ratios[0]:7.2f}{own['cpu_seconds']:9.2f}{ratios[1]:7.2f}", end="")
+        print(f"{own['peak_mb']:9.0f}" + (f"{own['marked']:9.4f}" if "marked" in own else ""))
     if COMMAND in medians:
         _print_parts(medians[COMMAND])
     return None
@@ -281,7 +328,7 @@ def _print_parts(own: dict[str, float]) -> None:
         if colon and part != NETWORK:
             rows[f"  {part}"] = [own[f"{part}: seconds"], own[f"{part}: cpu_seconds"]]
     for name, (seconds, cpu_seconds) in rows.items():
-        print(f"{name:44} {seconds:9.2f} {'':7} {cpu_seconds:9.2f}")
+        print(f"{name:44}{seconds:9.2f}{'':7}{cpu_seconds:9.2f}")
 
 
 def _medians(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -24,11 +24,16 @@ class Timing:
     """What one contestant took."""
 
     seconds: tuple[float, ...]  # of every round
+    of_processor: tuple[float, ...]  # of every round: seconds of all cores together
     peak_gib: float  # largest resident memory of its process
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def median_of_processor(self) -> float:
+        return statistics.median(self.of_processor)
 
 
 def take_turns(
@@ -46,19 +51,19 @@ def take_turns(
         process.start()
         ready = ours.recv()
         if ready is not None:
-            print(f"{name} is left out: {ready}")
+            print(f"{name} is left out: {ready}", flush=True)
             process.join()
             continue
         running[name] = process, ours
-    seconds: dict[str, list[float]] = {name: [] for name in running}
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
     for _ in range(rounds):
         for name, (_, pipe) in running.items():
             pipe.send(True)
-            seconds[name].append(pipe.recv())
+            rows[name].append(pipe.recv())
     timings = {}
     for name, (process, pipe) in running.items():
         pipe.send(False)
-        timings[name] = Timing(tuple(seconds[name]), pipe.recv())
+        timings[name] = Timing(*zip(*rows[name], strict=True), pipe.recv())
         process.join()
     return timings
 
@@ -77,7 +82,7 @@ def _serve(prepare: Callable[[], Callable[[], object]], pipe, warmup: int) -> No
         return
     pipe.send(None)
     while pipe.recv():
-        began = time.perf_counter()
+        began, began_of_processor = time.perf_counter(), time.process_time()
         step()
-        pipe.send(time.perf_counter() - began)
+        pipe.send((time.perf_counter() - began, time.process_time() - began_of_processor))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

@@ -1,8 +1,12 @@
 """Seconds of one training step: ours, the same network of plain Keras layers, PyTorch, and bare matrix products.
 
+PyTorch takes part as it is commonly written and with each of what makes it faster on processors: images with channels
+last, torch.compile (which needs a C++ compiler), bfloat16, and all of these.
+
 python benchmarks/training_step.py                                        # HeMIS, batch 8, float32
-python benchmarks/training_step.py --precision                            # ours in float32 and mixed_bfloat16
-python benchmarks/training_step.py --preset niftynet2018 --batch 64 --only ours
+python benchmarks/training_step.py --only ours PyTorch                    # of all that take part, those that begin so
+python benchmarks/training_step.py --precision                            # ours alone: float32, recompute, bfloat16
+python benchmarks/training_step.py --preset niftynet2018 --batch 64
 python benchmarks/training_step.py --scaling                              # over slots, windows and batches
 """
 
@@ -62,24 +66,46 @@ def plain(batch: int, size: int, modalities: int) -> Callable[[], float]:
     return lambda: float(step())
 
 
-def pytorch(batch: int, size: int, modalities: int) -> Callable[[], float]:
+def pytorch(
+    batch: int, size: int, modalities: int, channels_last: bool = False, compiled: bool = False, bfloat16: bool = False
+) -> Callable[[], float]:
     import torch
-    from plain_torch import PlainHemis, dice_plus_cross_entropy
+    from plain_torch import PlainHemis, check_compiler, dice_plus_cross_entropy
 
     torch.manual_seed(0)
-    model = PlainHemis(modalities, CLASSES)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = PlainHemis(modalities, CLASSES).to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     scans, label = map(torch.from_numpy, windows(batch, size, modalities))
-    scans, label = scans.permute(0, 3, 1, 2).contiguous(), label.long()
+    scans, label = scans.permute(0, 3, 1, 2).contiguous(memory_format=layout), label.long()
+
+    def forward(scans: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = model(scans)
+        return dice_plus_cross_entropy(logits.float(), label)
+
+    if compiled:
+        check_compiler()
+        forward = torch.compile(forward)
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = dice_plus_cross_entropy(model(scans), label)
+        loss = forward(scans, label)
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return step
+
+
+PYTORCH = {
+    "PyTorch": {},
+    "PyTorch, channels last": {"channels_last": True},
+    "PyTorch, compiled": {"compiled": True},
+    "PyTorch, channels last, compiled": {"channels_last": True, "compiled": True},
+    "PyTorch, bfloat16": {"bfloat16": True},
+    "PyTorch, bfloat16, channels last, compiled": {"bfloat16": True, "channels_last": True, "compiled": True},
+}
 
 
 def multiply_adds(size: int, modalities: int, preset: str) -> float:
@@ -132,11 +158,14 @@ def shaped_products(batch: int, size: int, modalities: int) -> Callable[[], floa
     return lambda: sum(float(multiply()) for _ in range(tiles))
 
 
-def table(timings: dict[str, Timing], batch: int, reference: str) -> None:
-    print(f"{'':28s}{'seconds':>9s}{'windows/s':>11s}{'times ' + reference:>16s}{'peak GiB':>10s}")
+def table(timings: dict[str, Timing], batch: int) -> None:
+    reference = next(iter(timings.values()))
+    print(f"{'':42s}{'seconds':>9s}{'ratio':>8s}{'CPU s':>9s}{'ratio':>8s}{'windows/s':>11s}{'peak GiB':>10s}")
     for name, timing in timings.items():
-        ratio = timing.median / timings[reference].median
-        print(f"{name:28s}{timing.median:9.3f}{batch / timing.median:11.1f}{ratio:16.2f}{timing.peak_gib:10.2f}")
+        ratio = timing.median / reference.median
+        of_processor = timing.median_of_processor / reference.median_of_processor
+        print(f"{name:42s}{timing.median:9.3f}{ratio:8.2f}{timing.median_of_processor:9.3f}{of_processor:8.2f}", end="")
+        print(f"{batch / timing.median:11.1f}{timing.peak_gib:10.2f}")
 
 
 def main() -> None:
@@ -145,30 +174,33 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--window", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="*", help="names of the contestants to run")
-    parser.add_argument("--precision", action="store_true", help="ours alone, in float32 and mixed_bfloat16")
+    parser.add_argument("--only", nargs="*", help="how the names begin of those who take part")
+    parser.add_argument("--precision", action="store_true", help="ours alone: float32, recompute, bfloat16")
     parser.add_argument("--scaling", action="store_true", help="ours alone, over slots, windows and batches")
     arguments = parser.parse_args()
     case = arguments.batch, arguments.window, MODALITIES
     total = 3 * arguments.batch * multiply_adds(arguments.window, MODALITIES, arguments.preset)
     if arguments.scaling:
         return _scaling(arguments.rounds)
-    contestants = {"ours": functools.partial(ours, arguments.preset, *case)}
-    contestants["ours, recompute"] = functools.partial(ours, arguments.preset, *case, recompute=True)
-    if arguments.precision:
-        contestants["ours, mixed_bfloat16"] = functools.partial(ours, arguments.preset, *case, "mixed_bfloat16")
-    else:
+    own = functools.partial(ours, arguments.preset, *case)
+    contestants = {
+        "ours": own,
+        "ours, recompute": functools.partial(own, recompute=True),
+        "ours, bfloat16": functools.partial(own, "mixed_bfloat16"),
+    }
+    if not arguments.precision:
         if arguments.preset == "paper":
             contestants["plain Keras"] = functools.partial(plain, *case)
-            contestants["PyTorch eager"] = functools.partial(pytorch, *case)
+            contestants |= {name: functools.partial(pytorch, *case, **form) for name, form in PYTORCH.items()}
             contestants["matrix products, as shaped"] = functools.partial(shaped_products, *case)
         contestants["matrix products, square"] = functools.partial(square_products, total)
     if arguments.only:
-        contestants = {name: start for name, start in contestants.items() if name in arguments.only}
+        chosen = tuple(arguments.only)
+        contestants = {name: start for name, start in contestants.items() if name.startswith(chosen)}
     print(
         f"{arguments.preset} HeMIS, batch {arguments.batch}, windows {arguments.window}², {total / 1e9:.1f} GMAC a step"
     )
-    table(take_turns(contestants, arguments.rounds), arguments.batch, next(iter(contestants)))
+    table(take_turns(contestants, arguments.rounds), arguments.batch)
     return None
 
 
