@@ -47,18 +47,18 @@ class Network:
     """The network as functions of arrays; `done` is told how many seconds each answer of the segmenter took."""
 
     def __init__(self, model: PIMMS, done: Callable[[float], None] = lambda seconds: None) -> None:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def classify(scans, valid):
             return model.classify(scans, valid)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def predict(scans, scores, valid):
             return model.segment(scans, model.classify(scans, valid) if scores is None else scores, valid)
 
         # Crops have all sorts of sizes, so this one is traced for all of them at once.
         crops, scores = tf.TensorSpec((None,) * 4), tf.TensorSpec((None, None, model.num_modalities))
 
-        @tf.function(input_signature=(crops, scores, tf.TensorSpec((None, None), tf.bool)))
+        @tf.function(input_signature=(crops, scores, tf.TensorSpec((None, None), tf.bool)), autograph=False)
         def predict_beyond(scans, scores, valid):
             return logits_beyond(model, scans, scores, valid)
 

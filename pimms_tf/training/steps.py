@@ -221,7 +221,7 @@ def make_validation_step(
 
 def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
     if strategy.num_replicas_in_sync == 1:
-        return tf.function(lambda *inputs: strategy.run(replica, args=inputs), reduce_retracing=True)
+        return tf.function(lambda *inputs: strategy.run(replica, args=inputs), reduce_retracing=True, autograph=False)
     local = len(strategy.extended.worker_devices)
 
     def own_rows(batch: Batch) -> Batch:
@@ -248,7 +248,7 @@ def _compiled(strategy: tf.distribute.Strategy, replica: Callable) -> Callable:
         return Metrics(*tf.unstack(total[:num]), confusion), strategy.experimental_local_results(finite)[0]
 
     if cluster_in(strategy) is None:
-        return tf.function(compute, reduce_retracing=True)
+        return tf.function(compute, reduce_retracing=True, autograph=False)
     return _TracedOnce(compute, over_workers(strategy))
 
 
@@ -268,7 +268,9 @@ class _TracedOnce:
         slots = batch.scans.shape[-1]
         if self._function is None:
             check_equal_slots(self._everyone(np.array([slots], np.int32)).ravel().tolist(), slots)
-            self._function, self._slots = tf.function(self._compute, input_signature=_signature(batch)), slots
+            signature = _signature(batch)
+            self._function = tf.function(self._compute, input_signature=signature, autograph=False)
+            self._slots = slots
         check_equal_slots([self._slots], slots)
         return self._function(batch, *numbers)
 
