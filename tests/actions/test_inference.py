@@ -51,6 +51,11 @@ def lists(study):
     return [(output(study) / name).read_bytes() for name in ("inferred.csv", "modality_scores.csv")]
 
 
+def written(study):
+    """When each file of the model folder was written."""
+    return {path: path.stat().st_mtime_ns for path in (study.folder / "model").rglob("*") if path.is_file()}
+
+
 def spoil(study, subject_id):
     path = study.scans / f"{subject_id}_FLAIR.nii.gz"
     whole = path.read_bytes()
@@ -197,8 +202,11 @@ def test_one_three_and_eight_shards_make_the_same_files(cohort):
 
 
 def test_a_merge_names_who_is_missing_and_in_which_shard_and_writes_nothing(cohort):
-    for number in (1, 3):
-        inference.inference(prepared(cohort), Shard(number, 4))
+    inference.inference(prepared(cohort), Shard(1, 4))
+    before = written(cohort)
+    inference.inference(prepared(cohort), Shard(3, 4))
+    after = written(cohort)
+    assert {path.name for path, time in before.items() if after[path] != time} <= {"inference_niftynet_log"}
     with pytest.raises(InputError, match="3 of 6 subjects have no result") as complaint:
         inference.merge(prepared(cohort), 4)
     assert "sub01 (shard 2 of 4), sub03 (shard 4 of 4), sub05 (shard 2 of 4)" in str(complaint.value)
