@@ -2,9 +2,9 @@
 
 python benchmarks/weights/classifier.py OUT --pool POOL/sim:0.6 --pool POOL/real:0.4 --other POOL/other
 
-A folder given as --other holds contrasts that are none of the three (proton density and the like), one subject a file
-with all its scans in the slots; on these, and on contrasts that no scanner has, mixed from the scans of a subject, the
-classifier is taught to give equal scores, so that a low best score says "none of these".
+Folders given as --other hold contrasts that are none of the three (proton density and the like), in whichever slots; on
+these, and on contrasts that no scanner has, mixed from the scans of a subject, the classifier is taught to give equal
+scores, so that a low best score says "none of these". calibrate.py then gives the scores their scale.
 """
 
 import argparse
@@ -17,13 +17,16 @@ import numpy as np
 import tensorflow as tf
 from pool import CLIP, read_slices
 from scipy import ndimage
-from segmenter import HELD_OUT, loaded, saved
+from segmenter import HELD_OUT as SEGMENTER_HELD_OUT
+from segmenter import loaded, saved
 
 from pimms_tf.models import build_classifier
 
 FEATURES, BLOCKS = (8, 32, 64, 128), 2
-SIZE = 88
+SIZE = 72
 FEWEST = 5  # slices of a subject
+# Real patients on whom scores are calibrated, three protocols of them; those of the segmenter and two more.
+HELD_OUT = (*SEGMENTER_HELD_OUT, "ms_native_p03", "ms_native_p20")
 
 
 def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
@@ -31,10 +34,12 @@ def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
     count = len(slices.scans)
     z = int(np.clip(count * rng.uniform(0.2, 0.85), 0, count - 1))
     plane, brain = slices.scans[z, ..., modality].astype(np.float32), slices.brain[z].astype(np.float32)
-    angle, zoom = rng.uniform(-0.3, 0.3), np.exp(rng.uniform(-0.1, 0.4))
+    # Up to the whole field of view, most of which is empty: what the network averages over in use.
+    angle, zoom = rng.uniform(-0.3, 0.3), np.exp(rng.uniform(-0.1, 1.0))
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
     matrix[:, 0] *= rng.choice([-1, 1])
-    offset = np.array(plane.shape) / 2 + rng.uniform(-25, 25, 2) - matrix @ np.full(2, (SIZE - 1) / 2)
+    shift = rng.uniform(-1, 1, 2) * (25 if rng.random() < 0.7 else 70)
+    offset = np.array(plane.shape) / 2 + shift - matrix @ np.full(2, (SIZE - 1) / 2)
     plane, brain = (ndimage.affine_transform(a, matrix, offset, (SIZE, SIZE), order=1) for a in (plane, brain))
     brain = brain > 0.5
     if rng.random() < 0.5:
@@ -46,13 +51,13 @@ def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
         x, y = np.meshgrid(*[np.linspace(-1, 1, SIZE, dtype=np.float32)] * 2, indexing="ij")
         a, b, c, d, e = rng.normal(0, 0.15, 5)
         plane = plane + (a * x + b * y + c * x * y + d * x * x + e * y * y) * (plane + 3.5)
-    plane = plane * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.25)
+    plane = plane * np.exp(rng.normal(0, 0.12)) + rng.normal(0, 0.12)
     if rng.random() < 0.5:
-        plane = plane + rng.normal(0, rng.uniform(0.03, 0.4), plane.shape)
+        plane = plane + rng.normal(0, rng.uniform(0.03, 0.3), plane.shape)
     return np.where(brain, np.clip(plane, -CLIP, CLIP), 0).astype(np.float32)
 
 
-MOST_ALIKE = 0.7  # correlation in the brain of a mixture with each scan that it was mixed from
+MOST_ALIKE = 0.6  # correlation in the brain of a mixture with each scan that it was mixed from
 
 
 def mixture(slices, rng: np.random.Generator):
@@ -74,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pool", action="append", required=True)
-    parser.add_argument("--other", type=Path)
+    parser.add_argument("--other", type=Path, action="append", default=[])
     parser.add_argument("--other-share", type=float, default=0.3, help="of scans that are none of the three")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=16)
@@ -98,7 +103,7 @@ def main() -> None:
             if len(slices.scans) >= FEWEST:
                 subjects.append(slices)
                 weights.append(float(share) / len(paths))
-    others = [read_slices(p) for p in sorted(arguments.other.glob("*.npz"))] if arguments.other else []
+    others = [read_slices(p) for folder in arguments.other for p in sorted(folder.glob("*.npz"))]
     others = [slices for slices in others if len(slices.scans) >= FEWEST]
     weights = np.array(weights) / sum(weights)
     rng = np.random.default_rng(arguments.seed)

@@ -13,7 +13,6 @@ from pimms_tf.inference.preparation import Preparation
 if TYPE_CHECKING:
     from pimms_tf.clinic.patient import ScanResult
 
-LOW_SCORE = 0.7  # below, a modality is a guess beside a scan that has more
 DOUBTFUL_SCORE = 0.6  # below, a modality is a guess by itself: real scans of all three had this much and more
 LEAST_CORRELATION = 0.3  # of a scan in the brain with the surest one that is taken for the same modality
 _FINE_MM = 2.0  # voxels in the axial plane, in which lesions are outlined
@@ -76,24 +75,23 @@ def isotropic(image: Image, space_mm: float) -> Grid:
 def foreign(scans: np.ndarray, scores: np.ndarray, names: Sequence[str], preparation: Preparation) -> Mapping[int, str]:
     """Returns the places of prepared scans (x, y, z, scan) that are none of the modalities, and why.
 
-    Either no modality's score (scan, modality) is as high as the network's record asks for; or another scan is sure to
-    be of the modality for which this one is a guess; or the scan looks unlike the surest of those that are taken for
-    the same modality: their brightness in the brain does not go together.
+    Either they do not belong by their scores (scan, modality), as `Preparation.belonging` says it: no modality has
+    enough, or another scan is much surer to be of the modality that this one is taken for. Or the scan looks unlike the
+    surest of those that are taken for the same modality: their brightness in the brain does not go together.
     """
     modalities = preparation.modalities
     found = {place: reason for place, row in enumerate(scores) if (reason := why_none(row, preparation))}
-    best = scores.argmax(axis=1)
-    for modality in range(len(modalities)):
+    best, belongs = scores.argmax(axis=1), preparation.belonging(scores)
+    for modality, modality_name in enumerate(modalities):
         members = [place for place in np.flatnonzero(best == modality) if place not in found]
         members.sort(key=lambda place: (-round(float(scores[place, modality]), 4), place))
         for place in members[1:]:
-            if scores[place, modality] < LOW_SCORE <= scores[members[0], modality]:
-                surest = f"{names[members[0]]}, which is sure to be {modalities[modality]}"
-                found[place] = f"is a guess, with a score of {scores[place, modality]:.2f}, beside {surest}"
-                continue
-            alike = _correlation(scans[..., members[0]], scans[..., place])
-            if alike < LEAST_CORRELATION:
-                found[place] = f"does not look like {names[members[0]]}, the surest {modalities[modality]} scan"
+            if not belongs[place]:
+                score, most = scores[place, modality], scores[members[0], modality]
+                surest = f"{names[members[0]]}, a surer {modality_name} scan with {most:.2f}"
+                found[place] = f"is a guess, with a score of {score:.2f}, beside {surest}"
+            elif _correlation(scans[..., members[0]], scans[..., place]) < LEAST_CORRELATION:
+                found[place] = f"does not look like {names[members[0]]}, the surest {modality_name} scan"
     return found
 
 

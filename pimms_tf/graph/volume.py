@@ -54,6 +54,14 @@ def obstacles(preparation: Preparation) -> str:
     return ""
 
 
+def belonging(record: Preparation, scores: tf.Tensor) -> tf.Tensor:
+    """Which scans are used by their scores (scan, modality), (scan,) bool; see `Preparation.belonging`."""
+    best, modality = tf.reduce_max(scores, axis=-1), tf.argmax(scores, axis=-1)
+    surest = tf.math.unsorted_segment_max(best, modality, len(record.modalities))
+    is_sure = best >= record.least_share * tf.gather(surest, modality)
+    return tf.logical_and(tf.logical_and(best > 0, best >= record.least_score), is_sure)
+
+
 class VolumeGraph:
     """The graph of a network and its record: prepare, classify, segment, to be called while one is traced.
 
@@ -118,7 +126,7 @@ class VolumeGraph:
     def segment(self, prepared: Prepared, affine: tf.Tensor, scores: tf.Tensor) -> Answer:
         """Probability and mask on the grid with `affine` that the scans came from, by the scores of `classify`."""
         record = self.preparation
-        valid = tf.logical_and(prepared.valid, tf.reduce_max(scores, axis=-1) >= record.least_score)
+        valid = tf.logical_and(prepared.valid, belonging(record, scores))
         text = (
             f"no scan is one of {', '.join(record.modalities)}: the best score is ",
             tf.strings.as_string(tf.reduce_max(scores), precision=2),

@@ -76,6 +76,7 @@ class Preparation:
         threshold: least probability of not being background from which on a voxel is marked; None takes the best class.
         smallest_lesion_ml: connected voxels of less volume are not marked.
         least_score: a scan whose best modality score is lower is none of the modalities, and is left out.
+        least_share: so is a scan whose best score is a smaller share of that of the surest scan of the same modality.
     """
 
     variant: Variant = "unknown"
@@ -114,6 +115,7 @@ class Preparation:
     threshold: float | None = None
     smallest_lesion_ml: float = 0.0
     least_score: float = 0.0
+    least_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, count in (
@@ -126,6 +128,11 @@ class Preparation:
             raise InputError(f"preparation: a scan has a modality that is not among {', '.join(self.modalities)}")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise InputError(f"preparation: threshold is {self.threshold:g}; give a probability between 0 and 1")
+        if not (0 <= self.least_score <= 1 and 0 <= self.least_share <= 1):
+            raise InputError(
+                f"preparation: least_score is {self.least_score:g} and least_share {self.least_share:g}; give numbers "
+                "between 0 and 1"
+            )
         if self.classifier_slices < 1 or self.batch_size < 1:
             raise InputError("preparation: classifier_slices and batch_size count from 1")
 
@@ -181,6 +188,16 @@ class Preparation:
             if slot.modality == modality != UNKNOWN:
                 return dataclasses.replace(slot, name=name)
         return ScanSlot(name, modality, max((slot.order for slot in self.scans), default=3))
+
+    def belonging(self, scores: np.ndarray) -> np.ndarray:
+        """Which scans are used by their scores (scan, modality), (scan,) bool.
+
+        None whose best score is below `least_score`, and none that is a guess beside a sure one: whose best score is
+        below `least_share` of the best that any scan of the same modality has. A row of zeros is an absent scan.
+        """
+        best, modality = scores.max(axis=-1), scores.argmax(axis=-1)
+        surest = np.array([best[modality == each].max(initial=0) for each in range(scores.shape[-1])])
+        return (best > 0) & (best >= self.least_score) & (best >= np.float32(self.least_share) * surest[modality])
 
     def subject_loader(self, names: Sequence[str] | None = None) -> SubjectLoader:
         """What prepares a subject whose scans have these names, by default those of `scans`; it reads no labels.

@@ -190,16 +190,15 @@ class Segmenter:
         )
 
     def _without_strangers(self, subject: Subject, scores: np.ndarray) -> Subject:
-        """The subject without scans that are none of the modalities."""
-        least = self.preparation.least_score
-        valid = subject.valid & (scores.max(axis=-1) >= least)
+        """The subject without scans that are none of the modalities, or only guesses beside sure ones."""
+        valid = subject.valid & self.preparation.belonging(scores)
         if (valid == subject.valid).all():
             return subject
         if not valid.any():
             best = scores[subject.valid].max()
             raise InputError(
                 f"subject {subject.subject_id}: no scan is one of {', '.join(self.preparation.modalities)}: the best "
-                f"score is {best:.2f}, and {least:g} is needed; check the files"
+                f"score is {best:.2f}, and {self.preparation.least_score:g} is needed; check the files"
             )
         return replace(subject, scans=subject.scans * valid, valid=valid)
 

@@ -46,7 +46,7 @@ def previewer(study: Study, loader: Loader, model: PIMMS, files: SubjectFiles) -
     """What draws one subject's lesions, reference and segmentation, with the weights of the moment."""
     if not study.task.segments:
         return lambda: None
-    preparation = replace(study.preparation, window=study.window, border=(0, 0, 0))
+    preparation = replace(study.preparation, window=study.window, border=(0, 0, 0), least_score=0.0, least_share=0.0)
     segmenter = Segmenter(model, preparation, study.config.pimms.inference_mode)
 
     def preview() -> np.ndarray:
@@ -66,7 +66,9 @@ def whole_volume_validation(
     `dice` is the mean over subjects of the Dice of everything but background; the segmentation loss, which chooses the
     best checkpoint, is 1 less that. The modality loss is the cross-entropy of scans whose modality is known.
     """
-    segmenter, task = segmenter_of(study, model), study.task
+    # Training is not to end because a network of the moment doubts a scan, so none is left out.
+    preparation, task = replace(study.preparation, least_score=0.0, least_share=0.0), study.task
+    segmenter = Segmenter(model, preparation, study.config.pimms.inference_mode)
     kept = SubjectCache(subjects, lambda files: loader.load(files.images, files.subject_id), 2 * 2**30)
 
     def validate() -> Metrics | None:

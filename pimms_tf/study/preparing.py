@@ -13,6 +13,10 @@ from pimms_tf.data.augmentation import Augmentation, Elastic
 from pimms_tf.inference.preparation import Preparation, ScanSlot
 from pimms_tf.presets import AUGMENTATION
 from pimms_tf.study.task import Task, resampling_of, window_of
+from pimms_tf.weights import bundled_preparation
+
+# What bundled weights bring besides the network and how scans are prepared: which scans and voxels count.
+_ALSO_BUNDLED = ("threshold", "smallest_lesion_ml", "least_score", "least_share")
 
 
 def scans_of(config: Config, task: Task, mapping: Mapping[str, np.ndarray] | None = None) -> Preparation:
@@ -52,6 +56,7 @@ def preparation_of(config: Config, task: Task, mapping: Mapping[str, np.ndarray]
     """
     per_window = config.pimms.classifier_scope == "window" and task.variant != "hemis"
     window = window_of(config, "inference")
+    bundled = bundled_preparation() if config.pimms.weights else None
     return replace(
         scans_of(config, task, mapping),
         variant=task.variant,
@@ -63,6 +68,7 @@ def preparation_of(config: Config, task: Task, mapping: Mapping[str, np.ndarray]
         window=window,
         border=tuple(0 if size == 1 else voxels for size, voxels in zip(window, config.inference.border, strict=True)),
         batch_size=config.network.batch_size,
+        **({name: getattr(bundled, name) for name in _ALSO_BUNDLED} if bundled else {}),
     )
 
 

@@ -40,6 +40,7 @@ FULL = Preparation(
     threshold=0.4,
     smallest_lesion_ml=0.003,
     least_score=0.5,
+    least_share=0.8,
 )
 
 
@@ -147,3 +148,17 @@ def test_training_leaves_the_record_with_the_model(trained, hemis):
 
 def _plain(value):
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def test_a_guess_beside_a_sure_scan_of_its_modality_does_not_belong_and_a_second_sure_one_does():
+    preparation = Preparation(modalities=("T1", "T2"), least_score=0.6, least_share=0.8)
+    scores = np.array([[0.95, 0.05], [0.7, 0.3], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55], [0, 0]], np.float32)
+    #                   surest       a guess    another one  sure enough  below 0.6     absent
+    assert preparation.belonging(scores).tolist() == [True, False, True, True, False, False]
+    assert preparation.belonging(scores[1:2]).tolist() == [True]  # alone it is all there is
+    assert Preparation(modalities=("T1", "T2")).belonging(scores).tolist() == [True] * 5 + [False]
+
+
+def test_a_share_above_one_is_refused():
+    with pytest.raises(InputError, match="least_share 80; give numbers between 0 and 1"):
+        Preparation(least_share=80)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from pimms_tf.data.images import Image
 from pimms_tf.graph import VolumeGraph, mask_files, obstacles, read_files
+from pimms_tf.graph.volume import belonging
 from pimms_tf.inference.preparation import Preparation, ScanSlot
 from pimms_tf.inference.segmenter import Segmenter
 from pimms_tf.models import build_model
@@ -133,6 +134,14 @@ def test_scans_of_no_known_modality_are_refused_with_the_score():
     scans, affine = phantom(record)
     with pytest.raises(tf.errors.InvalidArgumentError, match="no scan is one of T1, T2, FLAIR: the best score is 0"):
         in_graph(VolumeGraph(model_of(record), record), scans, affine)
+
+
+def test_which_scans_are_used_is_decided_as_by_inference():
+    scores = np.random.default_rng(0).dirichlet((0.7, 0.7, 0.7), (50, 6)).astype(np.float32)
+    scores[:, -1] = 0  # is absent
+    for record in (RECORD, replace(RECORD, least_score=0.6), replace(RECORD, least_score=0.5, least_share=0.8)):
+        for patient in scores:
+            np.testing.assert_array_equal(belonging(record, tf.constant(patient)), record.belonging(patient))
 
 
 @pytest.mark.parametrize(

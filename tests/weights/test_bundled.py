@@ -11,6 +11,8 @@ from pimms_tf.data.images import Image
 from pimms_tf.errors import InputError
 from pimms_tf.simulation.phantom import draw_phantom
 from pimms_tf.study.bundled import with_bundled
+from pimms_tf.study.preparing import preparation_of
+from pimms_tf.study.task import task_of
 from pimms_tf.training.checkpoints import load_arrays
 from pimms_tf.weights import bundled, bundled_arrays, bundled_preparation, files
 
@@ -92,6 +94,14 @@ def test_an_ini_with_bundled_weights_has_their_network_and_preparation(tmp_path)
     assert config.pimms.blank_outside
     assert tuple(config.inputs["a"].pixdim) == record.pixdim_mm
     assert config.pimms.modalities == record.modalities
+
+
+def test_an_ini_with_bundled_weights_marks_what_pimms_tf_segment_marks(tmp_path):
+    config, record = with_bundled(an_ini(tmp_path)), bundled_preparation()
+    ours = preparation_of(config, task_of(config))
+    assert record.least_score > 1 / 3
+    for name in ("threshold", "smallest_lesion_ml", "least_score", "least_share"):
+        assert getattr(ours, name) == getattr(record, name)
 
 
 @pytest.mark.slow
