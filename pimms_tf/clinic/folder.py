@@ -156,6 +156,7 @@ def result_record(result: PatientResult, made: Provenance, lesions: Sequence[Les
         "patient": result.patient,
         "volume_ml": _rounded(result.volume_ml),
         "volume_range_ml": [_rounded(value) for value in result.volume_range_ml],
+        "volume_range_meaning": result.volume_range_meaning,
         "lesions": len(lesions),
         "flags": list(result.flags),
         "reference": result.reference,

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from pimms_tf.inference import Segmenter
 
 
-# Probabilities at which the largest and the smallest volume are measured. Nothing is known of how often the true one
-# lies between them.
-RANGE = (0.25, 0.75)
+POSSIBLE = 0.25  # probability from which on a voxel is shown as one that may be lesion
 _TINY_MM = 0.5  # a scan on the very voxels of the reference is not interpolated for so little
 _MOST_MISSING = 0.01  # of the brain, without a word
 _MOST_SLICES = 9  # on which contributions are measured
@@ -78,9 +76,9 @@ class PatientResult:
     one. `mask` (x, y, z, 1) int32 holds classes, 0 background; `probability` (x, y, z, 1) float32, 0 to 1, is that of
     not being background; `brain` (x, y, z) bool is empty where none was found. All lie on the grid of the scan that
     `reference` names, or on one of equal voxels over it if a `space_mm` was asked for. `volume_ml` is that of the mask,
-    and `volume_range_ml` what it is where all voxels count that have a probability of 0.75, or of 0.25. `flags` are
-    whole sentences about what a reader should look at. `bias_correction` says whether it was asked for; each scan's
-    notes say what came of it.
+    and `volume_range_ml` where the true one is thought to lie; what that means says the sentence
+    `volume_range_meaning`. `flags` are whole sentences about what a reader should look at. `bias_correction` says
+    whether it was asked for; each scan's notes say what came of it.
     """
 
     patient: str
@@ -99,6 +97,7 @@ class PatientResult:
     flags: tuple[str, ...]
     seconds: float
     bias_correction: bool = False
+    volume_range_meaning: str = ""
 
     @property
     def used(self) -> tuple[ScanResult, ...]:
@@ -164,6 +163,8 @@ def segment_patient(
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0
     brain_ml = _volume_ml(brain, grid.affine)
+    volume_ml, volume_range = _volume_ml(marked, mask.affine), segmenter.preparation.volume_range
+    voxel_ml = _volume_ml(np.ones(1), mask.affine)
     scans = tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen)
     return PatientResult(
         patient=patient,
@@ -177,14 +178,15 @@ def segment_patient(
         reference=fixed.scan.name,
         reference_reason=why,
         space_mm=space_mm,
-        volume_ml=_volume_ml(marked, mask.affine),
-        volume_range_ml=tuple(_volume_ml(soft >= least, mask.affine) for least in reversed(RANGE)),
+        volume_ml=volume_ml,
+        volume_range_ml=volume_range.of(soft, voxel_ml, volume_ml),
         flags=(
             *flags_on(intake.set_aside, scans, segmenter.preparation.modalities, brain_ml, marked.any()),
             *(f"{text[0].upper()}{text[1:]}." for text in doubts(mask, brain)),
         ),
         seconds=time.perf_counter() - began,
         bias_correction=bias_correction,
+        volume_range_meaning=volume_range.meaning,
     )
 
 

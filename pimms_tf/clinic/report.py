@@ -14,7 +14,7 @@ import numpy as np
 
 from pimms_tf.clinic import pictures
 from pimms_tf.clinic.lesions import PERIVENTRICULAR_MM, Lesion, lesions_of, number_lesions
-from pimms_tf.clinic.patient import RANGE, PatientResult, ScanResult
+from pimms_tf.clinic.patient import POSSIBLE, PatientResult, ScanResult
 from pimms_tf.clinic.pictures import Stage
 from pimms_tf.clinic.provenance import Provenance, provenance
 from pimms_tf.files import replacing, write_text
@@ -88,8 +88,7 @@ class Page:
     checks: tuple[Figure, ...]
     made: tuple[tuple[str, str], ...]
     view_lines: tuple[str, ...]
-    possible: float = RANGE[0]
-    certain: float = RANGE[1]
+    possible: float = POSSIBLE
     periventricular_mm: float = PERIVENTRICULAR_MM
 
 
@@ -141,7 +140,7 @@ class Show:
         self.scans: list[ScanResult] = used[:_MOST_SHOWN]
         self.volumes = [staged(pictures.brightness(scan.image.data[..., 0], result.brain)) for scan in self.scans]
         self.mask = staged(mask)
-        self.possible = staged(mask | (result.probability.data[..., 0] >= RANGE[0]))
+        self.possible = staged(mask | (result.probability.data[..., 0] >= POSSIBLE))
         self.numbers = staged(number_lesions(mask, affine))
         self.places = pictures.telling_slices(self.mask, self.stage, _MOSAIC_SLICES)
         self.size_mm = self.stage.size_mm()

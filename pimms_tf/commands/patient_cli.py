@@ -214,8 +214,6 @@ def _space_mm(text: str) -> float:
 
 def _said(result: "PatientResult", num_lesions: int) -> list[str]:
     """What the console says of a patient: each scan, what to look at, and the volume."""
-    from pimms_tf.clinic.patient import RANGE
-
     lines = []
     for scan in result.scans:
         if not scan.used:
@@ -232,6 +230,6 @@ def _said(result: "PatientResult", num_lesions: int) -> list[str]:
     lines += result.flags
     low, high = result.volume_range_ml
     lesions = f"{num_lesions} lesion{'s' * (num_lesions != 1)}"
-    certain = f"{low:.2f} ml above probability {RANGE[1]}, {high:.2f} above {RANGE[0]}"
-    lines.append(f"{result.volume_ml:.2f} ml in {lesions}; {certain}")
+    meaning = f"the true volume may lie between {low:.2f} and {high:.2f} ml. {result.volume_range_meaning}"
+    lines.append(f"{result.volume_ml:.2f} ml in {lesions}; {meaning}")
     return lines

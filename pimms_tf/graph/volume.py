@@ -171,9 +171,7 @@ class VolumeGraph:
         text = ("this network must be told which scan is which; call each of them one of ", listing)
         return tf.argmax(tf.cast(checked(fits, tf.reduce_all(tf.reduce_any(fits, axis=1)), *text), tf.int32), axis=1)
 
-    def _resampled(
-        self, scans: tf.Tensor, affine: tf.Tensor, slots: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _resampled(self, scans: tf.Tensor, affine: tf.Tensor, slots: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         record = self.preparation
         before = tf.shape(scans)[1:]
         after = grids.resampled_shape(before, affine, record.pixdim_mm)
@@ -217,9 +215,7 @@ class VolumeGraph:
             scans = _padded_along(scans, 1 + axis, padding[axis], record.padding_mode)
         return scans, padding
 
-    def _normalised(
-        self, scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor, slots: tf.Tensor | None
-    ) -> tf.Tensor:
+    def _normalised(self, scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor, slots: tf.Tensor | None) -> tf.Tensor:
         record = self.preparation
         masks = tf.broadcast_to(valid[:, None, None, None], tf.shape(scans))
         masked = record.foreground is not None and (record.whitening or record.standardises)

@@ -13,6 +13,7 @@ from pimms_tf.inference.preparation import (
     PREPARATION_FILE,
     Preparation,
     ScanSlot,
+    VolumeRange,
     read_preparation,
     write_preparation,
 )
@@ -41,6 +42,7 @@ FULL = Preparation(
     smallest_lesion_ml=0.003,
     least_score=0.5,
     least_share=0.8,
+    volume_range=VolumeRange(0.8, 0.2, 0.9, 1.2, 0.5, 0.85),
 )
 
 
@@ -162,3 +164,16 @@ def test_a_guess_beside_a_sure_scan_of_its_modality_does_not_belong_and_a_second
 def test_a_share_above_one_is_refused():
     with pytest.raises(InputError, match="least_share 80; give numbers between 0 and 1"):
         Preparation(least_share=80)
+
+
+def test_the_range_of_a_volume_counts_what_is_certain_and_what_is_possible():
+    probability = np.array([0.9, 0.8, 0.6, 0.3, 0.1])
+    assert VolumeRange().of(probability, 2.0, 6.0) == (4.0, 8.0)
+    assert VolumeRange(less=0.5, more=2.0, margin_ml=1.0).of(probability, 2.0, 6.0) == (1.0, 17.0)
+    assert VolumeRange(margin_ml=9.0).of(probability, 2.0, 6.0)[0] == 0.0
+    assert VolumeRange(less=2.0).of(probability, 2.0, 6.0)[0] == 6.0  # never above what was measured
+
+
+def test_what_a_range_means_is_said_as_it_was_found():
+    assert "in about 8 of 10 simulated patients" in VolumeRange(inside=0.82).meaning
+    assert "is not known" in VolumeRange().meaning
