@@ -25,12 +25,13 @@ from pimms_tf.models import build_classifier
 FEATURES, BLOCKS = (8, 32, 64, 128), 2
 SIZE = 72
 FEWEST = 5  # slices of a subject
+LEAST_BRAIN = 0.2  # of a plane
 # Real patients on whom scores are calibrated, three protocols of them; those of the segmenter and two more.
 HELD_OUT = (*SEGMENTER_HELD_OUT, "ms_native_p03", "ms_native_p20")
 
 
-def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
-    """A plane (SIZE, SIZE) out of the middle of a scan, turned, zoomed and changed at random."""
+def drawn_place(slices, modality: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A piece (SIZE, SIZE) out of the middle of a scan, turned and zoomed at random, and the brain in it, bool."""
     count = len(slices.scans)
     z = int(np.clip(count * rng.uniform(0.2, 0.85), 0, count - 1))
     plane, brain = slices.scans[z, ..., modality].astype(np.float32), slices.brain[z].astype(np.float32)
@@ -38,10 +39,17 @@ def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
     angle, zoom = rng.uniform(-0.3, 0.3), np.exp(rng.uniform(-0.1, 1.0))
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
     matrix[:, 0] *= rng.choice([-1, 1])
-    shift = rng.uniform(-1, 1, 2) * (25 if rng.random() < 0.7 else 70)
-    offset = np.array(plane.shape) / 2 + shift - matrix @ np.full(2, (SIZE - 1) / 2)
+    offset = np.array(plane.shape) / 2 + rng.uniform(-40, 40, 2) - matrix @ np.full(2, (SIZE - 1) / 2)
     plane, brain = (ndimage.affine_transform(a, matrix, offset, (SIZE, SIZE), order=1) for a in (plane, brain))
-    brain = brain > 0.5
+    return plane, brain > 0.5
+
+
+def drawn_plane(slices, modality: int, rng: np.random.Generator) -> np.ndarray:
+    """A plane (SIZE, SIZE) of a scan as another scanner might have made it."""
+    for _ in range(20):
+        plane, brain = drawn_place(slices, modality, rng)
+        if brain.mean() > LEAST_BRAIN:
+            break
     if rng.random() < 0.5:
         change = ndimage.binary_dilation if rng.random() < 0.6 else ndimage.binary_erosion
         brain = change(brain, iterations=int(rng.integers(1, 5)))

@@ -1,12 +1,12 @@
-"""A trained segmenter and a trained classifier → the files of pimms_tf/weights.
+"""A trained segmenter and a classifier, trained and calibrated → the files of pimms_tf/weights.
 
-python benchmarks/weights/pack.py SEGMENTER/average.npz CLASSIFIER/average.npz pimms_tf/weights
+python benchmarks/weights/pack.py SEGMENTER/average.npz CLASSIFIER/calibrated.npz pimms_tf/weights
 """
 
 import argparse
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from segmenter import saved
 from pimms_tf.files import replacing
 from pimms_tf.inference import Preparation, ScanSlot
 from pimms_tf.inference.network import build_network
+from pimms_tf.inference.preparation import VolumeRange
 from pimms_tf.presets import preset_choices
 
 PREPARATION = Preparation(
@@ -44,6 +45,9 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--smallest-lesion-ml", type=float, default=0.0)
     parser.add_argument("--least-score", type=float, default=0.0)
+    parser.add_argument("--least-share", type=float, default=0.0)
+    names = [field.name for field in fields(VolumeRange)]
+    parser.add_argument("--volume-range", type=float, nargs=len(names), metavar=tuple(map(str.upper, names)))
     a = parser.parse_args()
     arrays = {}
     for path, is_classifier in ((a.segmenter, False), (a.classifier, True)):
@@ -53,7 +57,13 @@ def main() -> None:
     shift = float(np.log(a.threshold / (1 - a.threshold)))
     last = next(name for name in arrays if name.endswith("frontend/conv_2/norm/beta"))
     arrays[last] = arrays[last] - np.array([0, shift], np.float32)
-    preparation = replace(PREPARATION, smallest_lesion_ml=a.smallest_lesion_ml, least_score=a.least_score)
+    preparation = replace(
+        PREPARATION,
+        smallest_lesion_ml=a.smallest_lesion_ml,
+        least_score=a.least_score,
+        least_share=a.least_share,
+        volume_range=VolumeRange(*(a.volume_range or ())),
+    )
     shapes = {v.path: tuple(v.shape) for v in build_network(preparation).variables}
     if shapes != {name: array.shape for name, array in arrays.items()}:
         raise SystemExit(f"these are not the weights of the network: {set(shapes) ^ set(arrays)}")

@@ -26,7 +26,11 @@ python real.py "$data" "$pool/real" ms3_101627 ms3_104670 ms3_104899 ms3_106639 
 python real.py "$data" "$pool/native" ms_native_p03 ms_native_p04 ms_native_p09 ms_native_p20 ms_long_p01 --alone
 python segmenter.py "$out/segmenter" --pool "$pool/real:0.38" --pool "$pool/sim:0.55" --pool "$pool/phantom:0.07" \
     --steps "$(of 14200)" --hold 0.62 --half
-python classifier.py "$out/classifier" --pool "$pool/sim:0.5" --pool "$pool/real:0.2" --pool "$pool/native:0.3" \
-    --other "$pool/other" --steps "$(of 2200)" --batch 16 --lr 2.5e-3
-python pack.py "$out/segmenter/average.npz" "$out/classifier/average.npz" "$weights" \
-    --threshold 0.5 --smallest-lesion-ml 0.02 --least-score 0.45
+python classifier.py "$out/classifier" --pool "$pool/sim:0.40" --pool "$pool/real:0.22" --pool "$pool/native:0.26" \
+    --pool "$pool/phantom:0.12" --other "$pool/other" --other-share 0.33 --steps "$(of 2500)" --batch 16 --lr 2.5e-3 --seed 5
+python strangers.py "$data/labelmaps_synthseg" "$pool" --masks "$data/lesion_masks_mni" --count 0 --held "$(of 10)" --seed 7
+python calibrate.py "$out/classifier/average.npz" "$out/classifier/calibrated.npz" "$pool/real" "$pool/native" \
+    "$pool/held" --other "$pool/strange_held"
+python pack.py "$out/segmenter/average.npz" "$out/classifier/calibrated.npz" "$weights" \
+    --threshold 0.5 --smallest-lesion-ml 0.02 --least-score 0.5 --least-share 0.85 \
+    --volume-range 0.75 0.25 0.6 1.1 1.5 0.875
