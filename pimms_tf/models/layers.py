@@ -191,8 +191,10 @@ def _prelu(x, slope):
 
     def gradient(*arguments, upstream=None):
         (upstream,) = arguments if upstream is None else (upstream,)
-        of_slope = ops.sum(upstream * ops.minimum(x, 0), tuple(range(x.ndim - 1)))
-        below = slope * ops.where(x < 0, ops.ones_like(slope), ops.full_like(slope, 0.5))
+        of_slope = ops.sum(upstream * ops.minimum(x, 0), tuple(range(x.ndim - 1)), keepdims=True)
+        # Adds 0, for the rest to begin when the products above, as large as x, are gone from memory.
+        after = slope + ops.minimum(ops.abs(of_slope), 0)
+        below = after * ops.where(x < 0, ops.ones_like(slope), ops.full_like(slope, 0.5))
         of_x = upstream * ops.where(x > 0, ops.ones_like(slope), below)
         return of_x, ops.reshape(of_slope, ops.shape(slope))
 
