@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from pimms_tf.data.brain import FAINT, FAR, LEVELS, NEAR_MM, SPACING_MM, STRIPPED, brain_weights
+from pimms_tf.data.brain import ALIKE, FAINT, FAR, LEVELS, NEAR_MM, ROUNDING, SPACING_MM, STRIPPED, brain_weights
 from pimms_tf.graph.grids import spacing_of, turn_to, turned, turned_affine, turned_back
 from pimms_tf.graph.intensity import median, percentiles
 from pimms_tf.graph.regions import SPACE, dilated, eroded, filled, largest_part, widened
@@ -19,11 +19,14 @@ def brain_mask(scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor, threshold:
     coarse_shape = [_coarse_length(shape[axis], spacing_mm[axis]) for axis in SPACE]
     down = [_averaging(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
     weights = {name: tf.constant(value) for name, value in brain_weights().items()}
-    logits = tf.map_fn(lambda scan: _logits(_scaled(_separable(scan, down)), weights), scans, parallel_iterations=1)
+    coarse = tf.map_fn(lambda scan: _separable(scan, down), scans, parallel_iterations=1)
+    says = _shares(coarse)
+    logits = tf.map_fn(lambda scan: _logits(_scaled(scan), weights), coarse, parallel_iterations=1)
+    logits = tf.reduce_sum(says[:, None, None, None] * logits, axis=0) / tf.reduce_sum(says)
     up = [_between(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
-    found = _separable(tf.reduce_mean(logits, axis=0), up) > float(np.log(threshold / (1 - threshold)))
+    found = _separable(logits, up) > float(np.log(threshold / (1 - threshold)))
     found = _one_body(found)
-    mask = tf.cond(tf.reduce_any(found), lambda: _stripped(scans, spacing_mm, found), lambda: found)
+    mask = tf.cond(tf.reduce_any(found), lambda: _stripped(scans, says, spacing_mm, found), lambda: found)
     return turned_back(mask[None], turn)[0]
 
 
@@ -38,13 +41,24 @@ def _first_of_equals(scans: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
     return tf.map_fn(is_first, places, fn_output_signature=tf.bool, parallel_iterations=1)
 
 
-def _stripped(scans: tf.Tensor, spacing_mm: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+def _shares(coarse: tf.Tensor) -> tf.Tensor:
+    """(scan,): 1, divided by how many of all scans are nearly the same."""
+    flat = tf.cast(tf.reshape(coarse, [tf.shape(coarse)[0], -1]), tf.float64)
+    flat -= tf.reduce_mean(flat, axis=1, keepdims=True)
+    length = tf.norm(flat, axis=1)
+    alike = tf.matmul(flat, flat, transpose_b=True) > ALIKE * length[:, None] * length
+    alike = tf.linalg.set_diag(alike, tf.ones_like(length, tf.bool))
+    return 1.0 / tf.cast(tf.math.count_nonzero(alike, axis=1), tf.float32)
+
+
+def _stripped(scans: tf.Tensor, says: tf.Tensor, spacing_mm: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
     def shows(scan: tf.Tensor) -> tf.Tensor:
         darkest = tf.cast(percentiles(tf.reshape(scan[::4, ::4], [-1]), (0.01,))[0], tf.float32)
         return scan - darkest > FAINT * (median(tf.boolean_mask(scan, found)) - darkest)
 
     votes = tf.map_fn(shows, scans, fn_output_signature=tf.bool, parallel_iterations=1)
-    shown = 2 * tf.reduce_sum(tf.cast(votes, tf.int32), axis=0) > tf.shape(scans)[0]
+    votes = tf.reduce_sum(tf.cast(votes, tf.float32) * says[:, None, None, None], axis=0)
+    shown = 2 * votes > tf.reduce_sum(says) + ROUNDING
     num_shown, num_found = (tf.cast(tf.math.count_nonzero(mask), tf.float64) for mask in (shown, found))
 
     def edge() -> tf.Tensor:

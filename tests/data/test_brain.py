@@ -54,6 +54,15 @@ def test_a_scan_given_twice_has_one_say(stripped):
     np.testing.assert_array_equal(brain_mask(twice, affine), brain_mask(once, affine))
 
 
+def test_a_copy_in_other_units_rounded_has_no_say_of_its_own(stripped):
+    scan, _, affine = stripped
+    other, third = np.flip(scan, axis=1) ** 2, np.flip(scan, axis=0) ** 0.5
+    copy = np.rint(scan * (700 / scan.max())) + 3 * (scan > 0)
+    once, twice = (np.concatenate(scans, axis=-1) for scans in ((scan, other, third), (copy, other, scan, third)))
+    assert not np.array_equal(copy, scan)
+    assert (brain_mask(twice, affine) != brain_mask(once, affine)).mean() < 1e-3
+
+
 def test_scans_of_zeros_have_no_brain():
     assert not brain_mask(np.zeros((8, 8, 8, 2)), np.eye(4)).any()
 

@@ -146,14 +146,15 @@ def test_a_scan_that_was_standardised_before_is_shifted_as_an_array_is():
 @pytest.mark.parametrize("stripped", [False, True], ids=["head", "stripped"])
 def test_the_brain_is_where_it_is_in_arrays(stripped):
     scans = np.stack([head((30, 36, 28)), head((30, 36, 28)), np.zeros((30, 36, 28), np.float32)])
-    scans = scans[[0, 1, 2, 0]]  # one is there twice, which counts once
+    scans = scans[[0, 1, 2, 0, 0]]  # one is there twice, which counts once, and once more in other units
     scans[1] = np.where(scans[1] > 50, 260 - scans[1], scans[1])
+    scans[4] = np.rint(1.7 * scans[4] + 5)
     affine = np.diag([-6.0, 6.0, 6.0, 1.0])
     if stripped:
         inside = brain_on_arrays.brain_mask(np.moveaxis(scans, 0, -1), affine)
         scans *= ndimage.binary_erosion(inside)
     expected = brain_on_arrays.brain_mask(np.moveaxis(scans, 0, -1), affine)
-    found = brain.brain_mask(tf.constant(scans), tf.constant([True, True, False, True]), tf.constant(affine))
+    found = brain.brain_mask(tf.constant(scans), tf.constant([True, True, False, True, True]), tf.constant(affine))
     assert expected.any()
     # A voxel whose logit is the threshold to the last digits may fall on either side.
     assert (found.numpy() != expected).sum() <= 2
