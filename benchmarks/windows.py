@@ -35,7 +35,7 @@ import numpy as np
 from scipy import ndimage
 
 from pimms_tf.data.augmentation import Augmentation, Elastic
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.pipeline import keys
 from pimms_tf.pipeline.cache import CachedLoader

@@ -120,7 +120,7 @@ def test_a_room_of_niftynet_compat_imports_only_rooms_below_it(module):
 def test_the_key_of_a_prepared_subject_follows_the_code_that_prepares_it():
     from pimms_tf.pipeline.keys import PREPARING
 
-    needed, waiting = set(), {"pimms_tf.data.subjects"}
+    needed, waiting = set(), {"pimms_tf.data.loading"}
     while waiting:
         module = waiting.pop()
         needed.add(module)

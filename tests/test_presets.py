@@ -11,7 +11,7 @@ import pytest
 
 from niftynet_compat import load_config
 from niftynet_compat.schema.sections import MultitaskSection, NetworkSection, PimmsSection, key_specs
-from pimms_tf.data.augmentation import curriculum_probabilities
+from pimms_tf.data.slots import curriculum_probabilities
 from pimms_tf.models import PIMMS, PRESETS, VARIANTS, build_model, preset_choices, regularised_variables
 from pimms_tf.presets import AUGMENTATION, RESAMPLING
 from pimms_tf.study.cohort import subject_loader

@@ -20,7 +20,8 @@ from pimms_tf.actions.sharding import Shard, shards_of
 from pimms_tf.actions.waiting import Waits
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.data.intensity import LabelMapping, unmap_labels
-from pimms_tf.data.subjects import Subject, SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import Subject
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import modality_subsets
 from pimms_tf.files import sweep

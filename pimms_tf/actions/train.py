@@ -13,7 +13,7 @@ from niftynet_compat import Config, ModelDir, ini_text, write_split
 from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.actions.waiting import Waits
 from pimms_tf.actions.watched import WatchedBatches
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.files import replacing
 from pimms_tf.inference.preparation import PREPARATION_FILE, write_preparation
 from pimms_tf.pipeline.batches import BatchDataset

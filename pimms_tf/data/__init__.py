@@ -1,12 +1,6 @@
 """Files to arrays: images, intensities, subjects, windows, augmentation; batches of them are in `pimms_tf.pipeline`."""
 
-from pimms_tf.data.augmentation import (
-    Augmentation,
-    drop_scans,
-    pad_slots,
-    permute_scans,
-    scan_dropout_probabilities,
-)
+from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import (
     Image,
@@ -33,7 +27,9 @@ from pimms_tf.data.intensity import (
     whiten,
 )
 from pimms_tf.data.learning import train_mapping
-from pimms_tf.data.subjects import Subject, SubjectLoader, restore
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.slots import drop_scans, pad_slots, permute_scans, scan_dropout_probabilities
+from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.data.windows import (
     GridAggregator,
     balanced_locations,

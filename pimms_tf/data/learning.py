@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from pimms_tf.data.intensity import average_landmarks
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 
 
 class SubjectFiles(Protocol):

@@ -16,7 +16,8 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from pimms_tf.data.images import FarPlane
-from pimms_tf.data.subjects import UNKNOWN, SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import UNKNOWN
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing
 

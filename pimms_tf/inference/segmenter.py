@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from pimms_tf.data.augmentation import pad_slots
 from pimms_tf.data.images import Image, read_image
 from pimms_tf.data.resizing import resized
+from pimms_tf.data.slots import pad_slots
 from pimms_tf.data.subjects import NULL_CLASS, Subject, restore
 from pimms_tf.data.windows import resize_window
 from pimms_tf.errors import InputError

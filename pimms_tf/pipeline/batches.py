@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from pimms_tf.data.augmentation import Curriculum, draw_hidden, missing_slots
 from pimms_tf.data.moving import Volume
+from pimms_tf.data.slots import Curriculum, draw_hidden, missing_slots
 from pimms_tf.data.subjects import UNKNOWN, Subject
 from pimms_tf.errors import InputError
 from pimms_tf.pipeline.memory import SubjectCache

@@ -22,7 +22,7 @@ from niftynet_compat import (
 )
 from niftynet_compat.paths import expanded, first_file
 from niftynet_compat.subjects.lists import distinct_values, read_value_list
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, default_folder
 from pimms_tf.study.preparing import scans_of
 from pimms_tf.study.task import Task, real_modalities

@@ -18,7 +18,7 @@ from pimms_tf.data.images import read_image
 from pimms_tf.data.intensity import LabelMapping, label_mapping
 from pimms_tf.data.labels import LabelRules
 from pimms_tf.data.learning import train_mapping
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.evaluation.metrics import OTHER_PATHOLOGY
 from pimms_tf.study import journal
 from pimms_tf.study.cohort import modality_classes, reads_modalities

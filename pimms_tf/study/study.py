@@ -11,7 +11,7 @@ from pathlib import Path
 
 from niftynet_compat import Config, ConfigError, Phase, SubjectFiles
 from pimms_tf.data.intensity import LabelMapping
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.data.windows import check_border, resolve_window
 from pimms_tf.errors import InputError
 from pimms_tf.evaluation import modality_subsets

@@ -8,7 +8,7 @@ import pytest
 
 from niftynet_compat import SubjectFiles
 from pimms_tf.actions.ahead import reading_ahead
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.errors import InputError
 
 

@@ -5,18 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
-from pimms_tf.data import augmentation
+from pimms_tf.data import augmentation, slots
 from pimms_tf.data.augmentation import Augmentation, Drawn, Elastic
 from pimms_tf.data.subjects import Subject
 from pimms_tf.errors import InputError
 
 RECORDED = np.load(Path(__file__).parents[1] / "goldens" / "04_augmentation" / "augmentation.npz")
 INPUT = RECORDED["aug_input"][..., 0, 0]
-KINDS = ("intended", "uniform", "student_t", "none")
 EVERYTHING = Augmentation(
     flipping_axes=(0, 1, 2),
     scaling_percentage=(-20, 20),
@@ -110,7 +107,7 @@ def test_absent_scans_stay_exactly_zero_and_valid_does_not_change(seed, reading)
 def test_the_given_subject_is_never_changed():
     subject = make_subject()
     copy = subject.scans.copy()
-    for change in (EVERYTHING, augmentation.drop_scans, augmentation.permute_scans):
+    for change in (EVERYTHING, slots.drop_scans, slots.permute_scans):
         for seed in range(5):
             change(subject, rng(seed))
     np.testing.assert_array_equal(subject.scans, copy)
@@ -301,93 +298,6 @@ def test_a_slice_has_no_bias_across_its_plane():
     assert (augmentation.bias_field((4, 2, 1), polynomial) == 1).all()
 
 
-# Which scans are there
-
-
-@given(st.integers(1, 12), st.sampled_from(KINDS))
-@settings(max_examples=50, deadline=None)
-def test_probabilities_sum_to_one_and_hiding_none_is_never_less_likely_than_hiding_more(num_scans, kind):
-    probabilities = augmentation.curriculum_probabilities(num_scans, kind)
-    assert probabilities.shape == (num_scans,)
-    assert (probabilities >= 0).all()
-    np.testing.assert_allclose(probabilities.sum(), 1)
-    assert (np.diff(probabilities) <= 1e-12).all()
-
-
-@pytest.mark.parametrize(
-    ("num_scans", "kind", "expected"),
-    [
-        (1, "intended", [1]),
-        (2, "intended", [0.5, 0.5]),
-        (3, "intended", [0.5, 0.3, 0.2]),
-        (4, "intended", [0.5, 0.3, 0.15, 0.05]),
-        (5, "intended", [0.5, 0.3, 0.15, 0.025, 0.025]),
-        (3, "uniform", [1 / 3] * 3),
-        (3, "student_t", [0.5078, 0.3014, 0.1908]),
-        (4, "student_t", [0.4026, 0.2755, 0.1861, 0.1358]),
-        (3, "none", [1, 0, 0]),
-    ],
-)
-def test_probability_tables(num_scans, kind, expected):
-    np.testing.assert_allclose(augmentation.curriculum_probabilities(num_scans, kind), expected, atol=5e-5)
-
-
-@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=6), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
-def test_hiding_never_hides_all_nor_what_is_absent(valid, seed):
-    valid = np.array(valid)
-    for kind in KINDS:
-        hidden = augmentation.draw_hidden(valid, rng(seed), kind)
-        assert not (hidden & ~valid).any()
-        assert ((valid & ~hidden).any(axis=1) == valid.any(axis=1)).all()
-
-
-def test_hiding_follows_the_table_and_treats_scans_alike():
-    valid = np.tile([True, True, False, True], (20000, 1))
-    hidden = augmentation.draw_hidden(valid, rng(), "intended")
-    np.testing.assert_allclose(np.bincount(hidden.sum(axis=1)) / 20000, [0.5, 0.3, 0.2], atol=0.015)
-    np.testing.assert_allclose(hidden.mean(axis=0), [0.7 / 3, 0.7 / 3, 0, 0.7 / 3], atol=0.015)
-
-
-def test_a_curriculum_may_be_a_function_of_the_number_of_scans():
-    hidden = augmentation.draw_hidden(np.ones((50, 3), bool), rng(), lambda num_scans: np.eye(num_scans)[num_scans - 1])
-    assert (hidden.sum(axis=1) == 2).all()
-
-
-def test_dropping_zeroes_exactly_the_scans_it_declares_absent():
-    subject = make_subject(num_scans=4)
-    numbers = set()
-    for seed in range(30):
-        dropped = augmentation.drop_scans(subject, rng(seed))
-        np.testing.assert_array_equal(dropped.scans.any(axis=(0, 1, 2)), dropped.valid)
-        np.testing.assert_array_equal(dropped.scans[..., dropped.valid], subject.scans[..., dropped.valid])
-        np.testing.assert_array_equal(dropped.modality, subject.modality)
-        numbers.add(int(dropped.valid.sum()))
-    assert numbers == {1, 2, 3, 4}
-    assert augmentation.drop_scans(make_subject(num_scans=1), rng()).valid.all()
-
-
-def test_permuting_moves_scans_valid_and_modality_together():
-    subject = make_subject(num_scans=4, absent=(2,))
-    orders = set()
-    for seed in range(20):
-        permuted = augmentation.permute_scans(subject, rng(seed))
-        orders.add(tuple(permuted.modality))
-        np.testing.assert_array_equal(permuted.scans, subject.scans[..., permuted.modality])
-        np.testing.assert_array_equal(permuted.valid, subject.valid[permuted.modality])
-    assert len(orders) > 10
-
-
-def test_padding_slots_appends_absent_scans():
-    padded = augmentation.pad_slots(make_subject(num_scans=2), 5)
-    assert padded.scans.shape == (9, 8, 7, 5)
-    assert not padded.scans[..., 2:].any()
-    assert padded.valid.tolist() == [True, True, False, False, False]
-    assert padded.modality.tolist() == [0, 1, -1, -1, -1]
-    assert augmentation.pad_slots(make_subject(num_scans=1), 2, modality=0).modality.tolist() == [0, 0]
-    assert augmentation.pad_slots(padded, 5) is padded
-
-
 # Bad input
 
 
@@ -409,16 +319,3 @@ def test_padding_slots_appends_absent_scans():
 def test_settings_out_of_range_are_refused(settings_, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
         Augmentation(**settings_)
-
-
-def test_more_scans_than_slots_are_refused_with_the_subject():
-    with pytest.raises(InputError, match="subject s012: there are 3 scans but max_slots is 2: raise max_slots"):
-        augmentation.pad_slots(make_subject(), 2)
-
-
-def test_an_unknown_curriculum_and_no_scans_are_refused():
-    with pytest.raises(InputError, match="curriculum = 'linear' is not one of intended, uniform, student_t, none"):
-        augmentation.drop_scans(make_subject(), rng(), "linear")
-    for table in (augmentation.scan_dropout_probabilities, lambda n: augmentation.curriculum_probabilities(n, "none")):
-        with pytest.raises(ValueError, match="num_scans must be at least 1, received 0"):
-            table(0)

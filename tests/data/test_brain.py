@@ -9,7 +9,7 @@ from nibabel import orientations
 
 from pimms_tf.data.brain import averaging, brain_mask, separable
 from pimms_tf.data.images import Image, resampled_shape
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.simulation.phantom import draw_phantom
 
 REAL_SCANS = Path(__file__).parents[2].parent / "shared" / "data" / "real"

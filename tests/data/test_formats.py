@@ -12,7 +12,7 @@ import pytest
 
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, read_image_header, resampled_shape, write_image
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.errors import InputError
 
 AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -20], [0, 0, 3.0, 10], [0, 0, 0, 1]])

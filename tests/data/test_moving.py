@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pimms_tf.data import augmentation
+from pimms_tf.data import augmentation, slots
 from pimms_tf.data.augmentation import Augmentation, Drawn, Elastic
 from pimms_tf.data.images import spline_coefficients
 from pimms_tf.data.moving import Geometry, MovedVolume, bend_coefficients, composed
@@ -174,7 +174,7 @@ def test_what_lies_outside_is_zero():
 def test_scans_that_were_permuted_are_not_interpolated_by_the_coefficients_of_others():
     subject = make_subject()
     turning = Augmentation(rotation_degrees=(5, 5))
-    for change in (augmentation.permute_scans, augmentation.drop_scans):
+    for change in (slots.permute_scans, slots.drop_scans):
         for seed in range(3):
             changed = change(subject, rng(seed))
             expected = np.asarray(turning(replace(changed, coefficients=None), rng()).scans)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from niftynet_compat import load_config
-from pimms_tf.data.subjects import SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.errors import InputError
 from pimms_tf.inference.preparation import (
     PREPARATION_FILE,

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from pimms_tf.data.grids import Grid
-from pimms_tf.data.subjects import Subject, SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import Subject
 from pimms_tf.errors import InputError
 from pimms_tf.inference.segmentation import label_scores, modality_scores, segment
 

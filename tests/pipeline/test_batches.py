@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from pimms_tf.data import windows
 from pimms_tf.data.augmentation import Augmentation
-from pimms_tf.data.subjects import Subject, SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import Subject
 from pimms_tf.data.windows import crop, foreground_locations, uniform_locations
 from pimms_tf.errors import InputError
 from pimms_tf.pipeline.batches import training_batches, validation_batches

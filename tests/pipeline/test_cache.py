@@ -20,7 +20,8 @@ import SimpleITK as sitk  # noqa: N813
 from pimms_tf.commands.progress import _LiveLine, progress
 from pimms_tf.data.augmentation import Augmentation
 from pimms_tf.data.intensity import LabelMapping
-from pimms_tf.data.subjects import Subject, SubjectLoader
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import Subject
 from pimms_tf.errors import InputError
 from pimms_tf.pipeline import cache, entry, keys, store
 from pimms_tf.pipeline.cache import CachedLoader, Prepared, Use

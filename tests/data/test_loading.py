@@ -14,7 +14,8 @@ from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import read_image, write_image
 from pimms_tf.data.intensity import LabelMapping, average_landmarks, foreground_masks, landmarks, standardise, whiten
 from pimms_tf.data.learning import train_mapping
-from pimms_tf.data.subjects import SubjectLoader, restore
+from pimms_tf.data.loading import SubjectLoader
+from pimms_tf.data.subjects import restore
 from pimms_tf.errors import InputError
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "03_reading" / "nifti"
