@@ -47,7 +47,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_file() and temporary.is_file():
             shutil.copymode(path, temporary)
         flush(*([temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]))
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            error.filename = str(path)  # not the temporary one, of which nobody knows
+            raise
         flush(path.parent)
 
 
@@ -80,10 +84,15 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> Path:
     """Returns `path` after `text` (UTF-8, newlines as given) has replaced whatever the file held; see `replacing`.
 
+    Bytes of files' names that are no UTF-8 are written as escapes, such as \\udcff, which JSON reads again.
+
     Raises:
         OSError: as `replacing`.
     """
-    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         file.write(text)
     return Path(path)
 

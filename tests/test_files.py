@@ -62,6 +62,14 @@ def test_a_file_replaces_a_file_whatever_links_to_it(tmp_path):
     assert link.read_text() == "before"
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_and_left(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_text(tmp_path / "a.txt", "new")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_place_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), replacing(tmp_path / "file" / "a.txt"):

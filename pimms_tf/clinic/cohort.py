@@ -18,6 +18,7 @@ from pimms_tf.clinic.lesions import Lesion
 from pimms_tf.clinic.patient import PatientResult
 from pimms_tf.errors import InputError
 from pimms_tf.files import write_text
+from pimms_tf.wording import counted
 
 ROW, MISTAKE = "row.json", "mistake.txt"  # of each patient's folder: what the page of the cohort says of it
 _HEADS = ("patient", "path")
@@ -83,7 +84,7 @@ def segment_patients(
             text = " ".join(str(error).split())
             write_text(own / MISTAKE, f"{text}\n")
         else:
-            text = f"{result.volume_ml:.2f} ml in {len(lesions)} lesions"
+            text = f"{result.volume_ml:.2f} ml in {counted(len(lesions), 'lesion')}"
             _write_row(patient_row(result, lesions, patient.subject_id), own / ROW)
             (own / MISTAKE).unlink(missing_ok=True)
         spent.append(time.perf_counter() - began)
@@ -106,7 +107,10 @@ def write_cohort_page(patients: Sequence[PatientFiles], folder: Path) -> Path:
 
 
 def _listed(source: Path) -> list[PatientFiles]:
-    lines = source.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"--patients {source} is no text in UTF-8; give a table, or a folder of patients") from None
     rows = [line.split("\t") for line in lines if line.strip()]
     if not rows or tuple(cell.strip().lower() for cell in rows[0][:2]) != _HEADS:
         raise InputError(f"--patients {source}: its first line must be patient and path, with a tab between them")

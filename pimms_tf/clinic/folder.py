@@ -78,8 +78,10 @@ def write_images(result: PatientResult, folder: Path, also_on: Sequence[str] = (
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    scans = [named(result, name) for name in also_on]
-    paths = [folder / MASK, folder / PROBABILITY, *(folder / f"mask_on_{_stem(scan)}.nii.gz" for scan in scans)]
+    scans = list(dict.fromkeys(named(result, name) for name in also_on))
+    stems = [_stem(scan) for scan in scans]
+    stems = [f"{stem}-{n}" if (n := stems[:at].count(stem) + 1) > 1 else stem for at, stem in enumerate(stems)]
+    paths = [folder / MASK, folder / PROBABILITY, *(folder / f"mask_on_{stem}.nii.gz" for stem in stems)]
     images = [result.mask, result.probability, *(mask_on(result, scan) for scan in scans)]
     refuse_own_files(result, paths)
     sweep(folder)

@@ -5,6 +5,7 @@ names; a file that cannot be used is said and costs no other.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pimms_tf.data.grids import corners
 from pimms_tf.data.images import Image, read_image, reorient
 from pimms_tf.data.intensity import is_centred
 from pimms_tf.errors import InputError
+from pimms_tf.wording import shown
 
 if TYPE_CHECKING:
     from pimms_tf.clinic.dicom import Series
@@ -69,7 +71,7 @@ class Intake:
 
 def is_called(wanted: Path | str, name: str, files: Iterable[Path]) -> bool:
     """Returns whether a user's word means the scan of this name and these files: by its name, or the path of a file."""
-    return str(wanted) == name or Path(wanted).resolve() in [path.resolve() for path in files]
+    return shown(str(wanted)) == name or os.path.realpath(wanted) in map(os.path.realpath, files)
 
 
 def take_in(paths: Sequence[Path]) -> Intake:
@@ -83,7 +85,8 @@ def take_in(paths: Sequence[Path]) -> Intake:
     check_paths(paths)
     images, dicoms, set_aside = _sorted_out(paths)
     names = _names(images)
-    scans: list[Scan] = []
+    kept: dict[bytes, Scan] = {}
+    copies: list[SetAside] = []
     for path in images:
         name = names[path]
         try:
@@ -92,23 +95,20 @@ def take_in(paths: Sequence[Path]) -> Intake:
             set_aside.append(SetAside(name, "; ".join(each.text for each in error.mistakes), is_damaged=True))
             continue
         try:
-            scans.append(_usable(Scan(name, (path,), image, notes=_notes_on(image))))
+            scan = _usable(Scan(name, (path,), image, notes=_notes_on(image)))
         except InputError as error:
             set_aside.append(SetAside(name, str(error)))
+        else:
+            _keep(scan, kept, copies)
     if dicoms:
         found, missed = _read_dicom(dicoms)
-        scans += found
         set_aside += missed
-    scans, copies = _without_copies(scans)
+        for scan in found:
+            _keep(scan, kept, copies)
     set_aside += copies
-    if not scans:
+    if not kept:
         raise InputError(_nothing(paths, set_aside))
-    if len(scans) > MOST_SCANS:
-        raise InputError(
-            f"{len(scans)} scans were found for one patient, and {MOST_SCANS} is the most; give the folder of one "
-            "patient, or name fewer scans"
-        )
-    return Intake(tuple(scans), tuple(set_aside))
+    return Intake(tuple(kept[key] for key in sorted(kept)), tuple(set_aside))
 
 
 def check_paths(paths: Iterable[Path]) -> None:
@@ -126,31 +126,34 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Set
     """Image files, DICOM files, and what is neither."""
     images, dicoms, set_aside = [], [], []
     seen: set[tuple[int, int]] = set()
-    for path in _files(paths):
-        name = path.name.lower()
+    files = list(_files(paths))
+    given = set(files)
+    for path in files:
+        name, told = path.name.lower(), shown(path.name)
         try:
             found = path.stat()
             if not path.is_file():
-                set_aside.append(SetAside(path.name, "is no regular file"))
+                link = "is a link to a folder, which is not followed; give that folder itself"
+                set_aside.append(SetAside(told, link if path.is_dir() else "is no regular file"))
                 continue
             if (found.st_dev, found.st_ino) in seen:  # named twice, or a link to another
                 continue
             seen.add((found.st_dev, found.st_ino))
             if name.endswith(_BESIDE) or name == "dicomdir":
                 continue
-            if name.endswith(_SECOND_FILES) and _has_header(path):
+            if name.endswith(_SECOND_FILES) and not given.isdisjoint(_headers(path)):
                 continue
             if name.endswith(_VOLUME_SUFFIXES):
                 images.append(path)
             elif name.endswith(PICTURE_SUFFIXES):
-                set_aside.append(SetAside(path.name, "is a picture, not a scan"))
+                set_aside.append(SetAside(told, "is a picture, not a scan"))
             elif _is_dicom(path):
                 dicoms.append(path)
             else:
-                set_aside.append(SetAside(path.name, "is no image of a kind that is known here"))
+                set_aside.append(SetAside(told, "is no image of a kind that is known here"))
         except OSError as error:
             what = "is a link to nothing" if path.is_symlink() else f"cannot be read ({error.strerror})"
-            set_aside.append(SetAside(path.name, what))
+            set_aside.append(SetAside(told, what))
     return images, dicoms, set_aside
 
 
@@ -158,7 +161,7 @@ def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(item for item in path.rglob("*") if not any(p.startswith(".") for p in _below(item, path)))
-            yield from (item for item in inside if not item.is_dir() and not _is_result(item))
+            yield from (item for item in inside if (item.is_symlink() or not item.is_dir()) and not _is_result(item))
         else:
             yield path
 
@@ -172,9 +175,10 @@ def _below(item: Path, folder: Path) -> tuple[str, ...]:
     return item.relative_to(folder).parts
 
 
-def _has_header(path: Path) -> bool:
+def _headers(path: Path) -> list[Path]:
+    """What the header of a file of voxels may be called."""
     stem = path.name[: -len(next(end for end in _SECOND_FILES if path.name.lower().endswith(end)))]
-    return any((path.parent / f"{stem}{end}").is_file() for end in (".hdr", ".hdr.gz", ".nhdr", ".mhd", ".HDR"))
+    return [path.parent / f"{stem}{end}" for end in (".hdr", ".hdr.gz", ".nhdr", ".mhd", ".HDR")]
 
 
 def _is_dicom(path: Path) -> bool:
@@ -191,7 +195,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
             other != path and other.parts[-count:] == path.parts[-count:] for other in paths
         ):
             count += 1
-        names[path] = str(Path(*path.parts[-count:]))
+        names[path] = shown(str(Path(*path.parts[-count:])))
     return names
 
 
@@ -288,19 +292,22 @@ def _read_dicom(files: Sequence[Path]) -> tuple[list[Scan], list[SetAside]]:
     return scans, set_aside
 
 
-def _without_copies(scans: Sequence[Scan]) -> tuple[list[Scan], list[SetAside]]:
-    """The scans in an order that their voxels decide, each once."""
-    by_content: dict[bytes, Scan] = {}
-    copies = []
-    for scan in scans:
-        key = _content(scan.image)
-        if key in by_content:
-            first, second = sorted((by_content[key], scan), key=lambda one: one.name)
-            by_content[key] = first
-            copies.append(SetAside(second.name, f"is a copy of {first.name}"))
-        else:
-            by_content[key] = scan
-    return [by_content[key] for key in sorted(by_content)], copies
+def _keep(scan: Scan, kept: dict[bytes, Scan], copies: list[SetAside]) -> None:
+    """Adds a scan to those of other content, or to the copies.
+
+    Raises:
+        InputError: there are more than any patient has; said at once, since a whole cohort would fill the memory.
+    """
+    key = _content(scan.image)
+    if key in kept:
+        kept[key], other = sorted((kept[key], scan), key=lambda one: one.name)
+        copies.append(SetAside(other.name, f"is a copy of {kept[key].name}"))
+        return
+    kept[key] = scan
+    if len(kept) > MOST_SCANS:
+        raise InputError(
+            f"more than {MOST_SCANS} scans were found for one patient; give the folder of one patient, or name fewer"
+        )
 
 
 def _content(image: Image) -> bytes:

@@ -29,6 +29,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(self._misspelt() or f"{message}; {self.prog} --help lists what there is")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        if action.type is Path and not arg_string:  # Path("") would be the current folder
+            raise argparse.ArgumentError(action, "the path is empty")
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action: argparse.Action, value: object) -> None:
         # argparse's own complaint would have to be taken apart again.
         if action.choices is not None and value not in action.choices:

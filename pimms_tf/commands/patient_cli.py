@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -91,11 +92,11 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     patients = [] if a.patients is None else find_patients(a.patients)
     if a.bids is not None:
         _check_bids(a.bids, [patient.subject_id for patient in patients] or [a.patient])
-    if a.output.exists() and not a.output.is_dir():
-        raise InputError(f"--output {a.output} is a file; give a folder")
-    if a.output.resolve() in [(path if path.is_dir() else path.parent).resolve() for path in a.scans]:
+    _check_output(a.output)
+    output = Path(os.path.realpath(a.output))
+    if output in [Path(os.path.realpath(path if path.is_dir() else path.parent)) for path in a.scans]:
         raise InputError(f"--output {a.output} holds the scans; give a folder of its own, such as {a.output / 'out'}")
-    if a.patients is not None and a.output.resolve().is_relative_to(a.patients.resolve()):
+    if a.patients is not None and output.is_relative_to(os.path.realpath(a.patients)):
         raise InputError(f"--output {a.output} lies among the patients and would be taken for one; give another folder")
     segmenter = _segmenter(a.model, a.precision)
 
@@ -124,6 +125,18 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     print("\n".join(_said(result, len(lesions))))
     print(f"Saved {a.output}", *view_lines(result, a.output), sep="\n")
     return 0
+
+
+def _check_output(folder: Path) -> None:
+    """Refuses a folder that cannot be written, before anything that takes time."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
+        raise InputError(f"--output {folder} is {what}; give a folder")
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir():
+        raise InputError(f"--output {folder} cannot be made, since {place} is a file; give another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--output {folder}: {place} may not be written by this user; give another folder")
 
 
 def _check_bids(folder: Path, patients: Sequence[str]) -> None:
@@ -157,7 +170,7 @@ def _classify(arguments: argparse.Namespace, words: list[str]) -> int:
 
     check_paths(arguments.scans)
     label = arguments.bids_plan
-    if label is not None and not label.isalnum():
+    if label is not None and not (label.isalnum() and label.isascii()):
         raise InputError(f"--bids-plan {label}: labels of BIDS hold letters and digits only")
     segmenter = _segmenter(arguments.model, arguments.precision, segments=False)
     found, intake = classify_files(arguments.scans, segmenter)

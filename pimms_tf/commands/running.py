@@ -1,5 +1,6 @@
 """What surrounds the work of every command: logs, exit codes, devices, TensorFlow."""
 
+import io
 import logging
 import os
 import sys
@@ -26,6 +27,8 @@ def guarded(
     `complain` turns a mistake into one; it also gets the exception that stands behind it, if that is another.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the console cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     file = RunLog()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file], force=True)
     logging.captureWarnings(True)

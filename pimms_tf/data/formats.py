@@ -227,6 +227,8 @@ def repaired_affine(affine: np.ndarray, qform: np.ndarray | None, zooms_mm: np.n
         return affine
     if qform is not None:
         return qform
+    if not np.isfinite(norms).all():
+        return affine
     rescaled = affine.copy()
     rescaled[:3, :3] *= np.where(known, zooms_mm, norms) / norms
     return rescaled

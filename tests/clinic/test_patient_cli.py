@@ -111,6 +111,11 @@ def _flat_affine(folder):
     path.write_bytes(bytes(data))
 
 
+def _cohort(folder):
+    for number in range(51):
+        saved(folder / f"{number}.nii", noise(8, 8, 8) + number)
+
+
 def _dicom_without_image(folder):
     (folder / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
 
@@ -138,6 +143,8 @@ BAD = {
     "metres": (lambda folder: saved(folder / "a.nii", noise(9, 9, 9), 200 * np.eye(4)), "which is no head"),
     "a link to nothing": (lambda folder: (folder / "a.nii").symlink_to("gone.nii"), "a.nii is a link to nothing"),
     "a pipe": (lambda folder: os.mkfifo(folder / "a.nii"), "a.nii is no regular file"),
+    "a link to a folder": (lambda folder: (folder / "a").symlink_to(folder.parent), "a is a link to a folder, which"),
+    "a cohort": (_cohort, "more than 50 scans were found for one patient"),
     "half a pair": (lambda folder: (folder / "a.hdr").write_bytes(bytes(348)), "a.hdr"),
     "DICOM without an image": (_dicom_without_image, "a.dcm"),
 }
@@ -163,24 +170,32 @@ def test_what_cannot_be_segmented_ends_as_one_sentence(kind, tiny, tmp_path, cap
         (("segment", "gone.nii", "--output", "out"), "gone.nii is not there"),
         (("segment", "patient"), "the following arguments are required: --output"),
         (("segment", "patient", "--output", "patient/0.nii.gz"), "--output patient/0.nii.gz is a file"),
+        (("segment", "patient", "--output", "patient/0.nii.gz/out"), "since patient/0.nii.gz is a file"),
+        (("segment", "patient", "--output", "loop"), "--output loop is a link to nothing"),
+        (("segment", "patient", "--output", ""), "argument --output: the path is empty"),
+        (("segment", "", "--output", "out"), "argument SCAN: the path is empty"),
         (("segment", "patient", "--output", "patient"), "--output patient holds the scans; give a folder of its own"),
         (("segment", "patient/0.nii.gz", "--output", "patient/."), "holds the scans; give a folder of its own"),
         (("segment", "patient", "--output", "out", "--space", "1cm"), "--space 1cm is no edge of voxels"),
         (("segment", "patient", "--output", "out", "--shard", "1/2"), "--shard is for many patients"),
         (("segment", "patient", "--output", "out", "--reference", "9.nii"), "reference 9.nii is none of the scans"),
+        (("segment", "patient", "--output", "out", "--reference", "loop"), "reference loop is none of the scans"),
         (("segment", "patient", "--output", "out", "--grid-of", "9.nii"), "9.nii is no scan of this patient"),
         (("segment", "patient", "--output", "out", "--bids", "b"), "--bids b needs a label for the subject"),
         (("segment", "patient", "--output", "out", "--bids", "b", "--patient", "a b"), "cannot be a subject of BIDS"),
         (("segment", "patient", "--output", "out", "--spce", "1mm"), "did you mean --space?"),
         (("segment", "--patients", "gone", "--output", "out"), "--patients gone is not there"),
         (("segment", "--patients", "patient", "--output", "out"), "no folder is in it"),
+        (("segment", "--patients", "patient/0.nii.gz", "--output", "out"), "patient/0.nii.gz is no text in UTF-8"),
         (("segment", "--patients", ".", "--output", "out"), "lies among the patients"),
         (("classify", "gone.nii"), "gone.nii is not there"),
+        (("classify", "patient", "--bids-plan", "é"), "labels of BIDS hold letters and digits only"),
         (("classify", "patient", "--bids-plan", "a b"), "labels of BIDS hold letters and digits only"),
     ],
 )
 def test_a_wrong_word_ends_as_one_sentence(argv, says, patient, tiny, monkeypatch, capsys):
     monkeypatch.chdir(patient.parent)
+    os.symlink("loop", "loop")
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
@@ -195,6 +210,38 @@ def test_a_damaged_file_costs_no_other_and_is_said(patient, tiny, tmp_path, caps
     assert sum(scan["used"] for scan in record["scans"]) == 3
     assert record["flags"][0].startswith("3.nii could not be read: it is no image or is damaged")
     assert record["flags"][0] in capsys.readouterr().out
+
+
+def test_a_name_that_no_terminal_can_show_stays_on_its_line_and_costs_nothing(patient, tiny, tmp_path, capsys):
+    odd = patient / os.fsdecode(b"\xff\n\x1b[31m.nii.gz")
+    (patient / "0.nii.gz").rename(odd)
+    out, name = tmp_path / "out", r"\udcff\n\x1b[31m.nii.gz"
+    assert main(["segment", str(patient), "--output", str(out), "--no-register", "--grid-of", name]) == 0
+    assert f"{name}: " in capsys.readouterr().out
+    assert len(table(out / "scans.tsv")) == 3
+    record = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert [scan["files"] for scan in record["scans"] if scan["name"] == name] == [[str(odd)]]
+    assert main(["classify", str(patient)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_masks_on_the_grids_of_scans_whose_names_differ_by_a_sign_are_two_files(patient, tiny, tmp_path):
+    (patient / "x").mkdir()
+    (patient / "0.nii.gz").rename(patient / "x" / "1.nii.gz")  # known by its folder from now on
+    (patient / "2.nii.gz").rename(patient / "x-1.nii.gz")
+    wanted = ["--grid-of", "x/1.nii.gz", "--grid-of", "x-1.nii.gz", "--grid-of", str(patient / "x-1.nii.gz")]
+    assert main(["segment", str(patient), "--output", str(tmp_path / "out"), "--no-register", *wanted]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("mask_on_*")) == [
+        "mask_on_x-1-2.nii.gz",
+        "mask_on_x-1.nii.gz",
+    ]
+
+
+def test_either_file_of_a_pair_names_the_scan(tiny, tmp_path, capsys):
+    nib.save(nib.Nifti1Pair(noise(12, 12, 12), np.diag((6.0, 6, 6, 1))), tmp_path / "a.hdr")
+    for given in (["a.img"], ["a.hdr"], ["a.img", "a.hdr"]):
+        assert main(["classify", *(str(tmp_path / name) for name in given)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 # Classifying

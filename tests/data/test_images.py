@@ -557,6 +557,12 @@ def test_rounding_and_senseless_voxel_sizes_change_nothing(zooms):
     assert repaired_affine(affine, None, np.array(zooms), 3) is affine
 
 
+def test_an_affine_of_infinity_is_not_rescaled_but_gives_way_to_a_qform():
+    affine, qform, zooms = np.diag([np.inf, 1, 1, 1]), np.eye(4), np.ones(3)
+    assert repaired_affine(affine, None, zooms, 3) is affine
+    assert repaired_affine(affine, qform, zooms, 3) is qform
+
+
 def test_a_repair_is_reported(tmp_path, caplog):
     path = write_nifti(tmp_path / "scan.nii", np.ones((4, 5, 6), np.float32), pixdim=[1, 1.5, 1.5, 2, 1, 1, 1, 1])
     assert read_image(path).spacing_mm == (1.5, 1.5, 2)
