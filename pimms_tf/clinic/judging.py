@@ -131,7 +131,10 @@ def flags_on(
     said = [f"{one.name} could not be read: it {one.reason}." for one in set_aside if one.is_damaged]
     used = [scan for scan in scans if scan.used]
     if "FLAIR" in modalities and not any(scan.taken_for == "FLAIR" for scan in used):
-        said.append("No FLAIR scan was used; without one, much of what there is goes unseen.")
+        if {scan.taken_for for scan in used} == {"T1"}:
+            said.append("T1 alone was used; most lesions will be missed, and much of what is marked is none.")
+        else:
+            said.append("No FLAIR scan was used; without one, much of what there is goes unseen.")
     if not brain_ml:
         said.append("No brain was found in the scans.")
     elif not _SMALLEST_BRAIN_ML <= brain_ml <= _LARGEST_BRAIN_ML:

@@ -3,14 +3,14 @@
 result = segment_patient(["scan_a.nii.gz", "dicom_folder"])
 result.mask, result.volume_ml, [(scan.name, scan.taken_for) for scan in result.scans]
 
-take in → classify → choose the reference → (correct bias) → register → resample → prepare → judge → segment
+take in → classify → (correct bias) → choose the reference → register → resample → prepare → judge → segment
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -148,24 +148,21 @@ def segment_patient(
     candidates = [one for one in seen if not one.reason]
     if not candidates:
         raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in seen))
-    place, why = _reference(candidates, segmenter.preparation.modalities, reference)
-    fixed = candidates[place]
-    grid = fixed.scan.image.grid if space_mm is None else isotropic(fixed.scan.image, space_mm)
     if bias_correction:
         _correct_bias(candidates)
-    if register and len(candidates) > 1:
-        _register(candidates, fixed)
-    candidates, subject, scores, brain = _judged(segmenter, candidates, grid, patient)
+    together = _brought_together(segmenter, seen, patient, reference, space_mm, register)
+    grid, subject, scores, brain = together.grid, together.subject, together.scores, together.brain
     prepared = segmenter(_on_its_own_grid(subject), probabilities=True, scores=scores).image
-    if contributions and len(candidates) > 1 and segmenter.takes_slices:
-        _measure_contributions(segmenter, subject, scores, _soft(prepared), candidates)
+    if contributions and len(together.used) > 1 and segmenter.takes_slices:
+        _measure_contributions(segmenter, subject, scores, _soft(prepared), together.used)
     probabilities = restore(subject, prepared.data, order=1)
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0
     brain_ml = _volume_ml(brain, grid.affine)
     volume_ml, volume_range = _volume_ml(marked, mask.affine), segmenter.preparation.volume_range
     voxel_ml = _volume_ml(np.ones(1), mask.affine)
-    scans = tuple(_result(one, segmenter.preparation.modalities, one is fixed, brain, grid) for one in seen)
+    modalities, fixed = segmenter.preparation.modalities, together.fixed
+    scans = tuple(_result(one, modalities, one is fixed, brain, grid) for one in together.seen)
     return PatientResult(
         patient=patient,
         scans=scans,
@@ -176,7 +173,7 @@ def segment_patient(
         probability=_fresh(soft[..., np.newaxis], mask),
         brain=brain,
         reference=fixed.scan.name,
-        reference_reason=why,
+        reference_reason=together.why,
         space_mm=space_mm,
         volume_ml=volume_ml,
         volume_range_ml=volume_range.of(soft, voxel_ml, volume_ml),
@@ -238,6 +235,53 @@ def check_network(segmenter: "Segmenter", segments: bool = True) -> None:
     else:
         return
     raise InputError(f"{why}; take the bundled weights, or a PIMMS network of variant soft, hard or online")
+
+
+class _Together(NamedTuple):
+    """Scans on the grid of the mask, and what is known of them there."""
+
+    seen: list[_Seen]  # all
+    used: list[_Seen]
+    fixed: _Seen  # the reference
+    why: str  # it is that
+    grid: Grid
+    subject: Subject  # of those that are used
+    scores: np.ndarray
+    brain: np.ndarray
+
+
+def _brought_together(
+    segmenter: "Segmenter",
+    seen: Sequence[_Seen],
+    patient: str,
+    reference: Path | str | None,
+    space_mm: float | None,
+    register: bool,
+) -> _Together:
+    """The scans on the grid of a reference that is none of those that are set aside there, unless it was asked for.
+
+    All that is found out depends on that grid, so with another reference everything begins anew, and a scan that was
+    set aside as the reference leaves no trace.
+    """
+    seen, passed_over = list(seen), ""
+    while True:
+        places = [place for place, one in enumerate(seen) if not one.reason]
+        tried = [replace(seen[place]) for place in places]
+        chosen, why = _reference(tried, segmenter.preparation.modalities, reference)
+        fixed = tried[chosen]
+        grid = fixed.scan.image.grid if space_mm is None else isotropic(fixed.scan.image, space_mm)
+        if register and len(tried) > 1:
+            _register(tried, fixed)
+        used, subject, scores, brain = _judged(segmenter, tried, grid, patient)
+        if fixed.reason and reference is None:
+            seen[places[chosen]] = fixed
+            passed_over += f"; {fixed.scan.name}, chosen before, {fixed.reason}"
+            continue
+        if fixed.reason:
+            why += ", and gives no more than its grid"
+        for place, one in zip(places, tried, strict=True):
+            seen[place] = one
+        return _Together(seen, used, fixed, why + passed_over, grid, subject, scores, brain)
 
 
 def _reference(seen: Sequence[_Seen], modalities: Sequence[str], wanted: Path | str | None) -> tuple[int, str]:

@@ -5,7 +5,7 @@ random, so that it looks at shapes (`benchmarks/weights/brain.py`); its weights 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 
@@ -55,26 +55,48 @@ def brain_mask(scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) ->
 
     Source: the idea of learning from random contrast is that of Hoopes et al., SynthStrip, NeuroImage 2022;260:119474.
     """
-    present: list[np.ndarray] = []
-    for scan in np.moveaxis(scans, -1, 0):
-        if scan.any() and not any(np.array_equal(scan, other) for other in present):
-            present.append(scan)
-    if not present:
-        return np.zeros(scans.shape[:3], bool)
-    turn = orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(("L", "P", "S")))
-    present = [orientations.apply_orientation(scan, turn) for scan in present]
-    shape = present[0].shape
-    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
-    down = averaging(shape, spacing_mm)
-    coarse = [separable(scan, down) for scan in present]
-    says = shares(coarse)
-    logits = np.stack([brain_logits(scaled(scan), brain_weights()) for scan in coarse])
-    logits = (says[:, np.newaxis, np.newaxis, np.newaxis] * logits).sum(axis=0) / says.sum()
-    up = [_between(*each) for each in zip(shape, spacing_mm, logits.shape, strict=True)]
-    mask = _one_body(separable(logits, up) > np.log(threshold / (1 - threshold)))
-    mask = _stripped(present, says, spacing_mm, mask)
-    back = orientations.ornt_transform(orientations.axcodes2ornt(("L", "P", "S")), nib.io_orientation(affine))
-    return np.ascontiguousarray(orientations.apply_orientation(mask, back))
+    return Brains(scans, affine, threshold).by(range(scans.shape[-1]))
+
+
+class Brains:
+    """The brain by any of the scans of one head, each of which the network looks at once.
+
+    `Brains(scans, affine).by([0, 2])` is what the first and the third say together.
+
+    Scans (x, y, z, scan), `affine` and what is made of them as in `brain_mask`.
+    """
+
+    def __init__(self, scans: np.ndarray, affine: np.ndarray, threshold: float = 0.5) -> None:
+        axes = nib.io_orientation(affine)
+        turn = orientations.ornt_transform(axes, orientations.axcodes2ornt(("L", "P", "S")))
+        self._back = orientations.ornt_transform(orientations.axcodes2ornt(("L", "P", "S")), axes)
+        self._scans = [orientations.apply_orientation(scan, turn) for scan in np.moveaxis(scans, -1, 0)]
+        self._least_logit = np.log(threshold / (1 - threshold))
+        self._spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+        down = averaging(self._scans[0].shape, self._spacing_mm)
+        self._coarse = [separable(scan, down) for scan in self._scans]
+        self._first: dict[int, int] = {}  # of the scans that are equal, by place, but for those of zeros
+        self._logits: dict[int, np.ndarray] = {}
+        for place, scan in enumerate(self._scans):
+            if scan.any():
+                same = (first for first in self._logits if np.array_equal(scan, self._scans[first]))
+                self._first[place] = first = next(same, place)
+                if first == place:
+                    self._logits[place] = brain_logits(scaled(self._coarse[place]), brain_weights())
+
+    def by(self, places: Iterable[int]) -> np.ndarray:
+        """The brain, bool (x, y, z), as the scans at these places show it; no other scan has a say."""
+        firsts = sorted({self._first[int(place)] for place in places if place in self._first})
+        shape = self._scans[0].shape
+        if not firsts:
+            return orientations.apply_orientation(np.zeros(shape, bool), self._back)
+        says = shares([self._coarse[place] for place in firsts])
+        logits = np.stack([self._logits[place] for place in firsts])
+        logits = (says[:, np.newaxis, np.newaxis, np.newaxis] * logits).sum(axis=0) / says.sum()
+        up = [_between(*each) for each in zip(shape, self._spacing_mm, logits.shape, strict=True)]
+        mask = _one_body(separable(logits, up) > self._least_logit)
+        mask = _stripped([self._scans[place] for place in firsts], says, self._spacing_mm, mask)
+        return np.ascontiguousarray(orientations.apply_orientation(mask, self._back))
 
 
 def shares(scans: Sequence[np.ndarray]) -> np.ndarray:
@@ -92,9 +114,7 @@ def shares(scans: Sequence[np.ndarray]) -> np.ndarray:
     return (1 / alike.sum(axis=1)).astype(np.float32)
 
 
-def _stripped(
-    scans: Sequence[np.ndarray], says: np.ndarray, spacing_mm: np.ndarray, found: np.ndarray
-) -> np.ndarray:
+def _stripped(scans: Sequence[np.ndarray], says: np.ndarray, spacing_mm: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The brain of stripped scans as they show it, near the one that was found; of others the latter."""
     if not found.any():
         return found

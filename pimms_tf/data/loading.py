@@ -5,7 +5,7 @@
 Training and inference load through the same object, so the two cannot diverge. The way back is `subjects.restore`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -29,15 +29,13 @@ from pimms_tf.data.intensity import (
     LabelMapping,
     borders_to,
     foreground_masks,
-    is_centred,
     landmarks,
     pad,
-    standardise,
     to_pairs,
-    whiten,
     with_zero_background,
 )
 from pimms_tf.data.labels import LabelRules, modality_classes, whole_numbers
+from pimms_tf.data.normalising import normalised
 from pimms_tf.data.patient import Patient, Place
 from pimms_tf.data.subjects import NULL_CLASS, UNKNOWN, Pairs, Subject
 from pimms_tf.errors import InputError
@@ -158,8 +156,17 @@ class SubjectLoader:
         """
         return self.load_with_brain(images, subject_id)[0]
 
-    def load_with_brain(self, images: Mapping[str, Path | Image], subject_id: str = "") -> tuple[Subject, np.ndarray]:
-        """Returns `load`, and the brain (x, y, z) bool that normalisation looked at, empty unless it found one."""
+    def load_with_brain(
+        self,
+        images: Mapping[str, Path | Image],
+        subject_id: str = "",
+        belonging: Callable[[Subject], np.ndarray] | None = None,
+    ) -> tuple[Subject, np.ndarray]:
+        """Returns `load`, and the brain (x, y, z) bool that normalisation looked at, empty unless it found one.
+
+        `belonging` is shown the subject with each of several scans as it is by itself, prepared within its own brain;
+        those scans that its answer (scan,) bool leaves out are absent, and have no say in the brain of the others.
+        """
         patient = Patient(images, subject_id)
         sections = {}
         for scan in self._present_scans(patient):
@@ -173,14 +180,12 @@ class SubjectLoader:
         if not sections:
             found = ", ".join(f"[{name}]{patient.file(name)}" for name in images) or "no files at all"
             raise InputError(f"{patient.name} has no scan with a voxel other than 0: {found}; check its files")
-        scans = np.moveaxis(stack, 0, -1)
         valid = np.isin(np.arange(len(stack)), list(sections))
         affine = place.prepared.affine.copy()
         affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in padding]
-        brain = self._normalise(scans, affine, sections, patient)
         subject = Subject(
             subject_id=subject_id,
-            scans=scans,
+            scans=np.moveaxis(stack, 0, -1),
             valid=valid,
             modality=self._modality(valid, patient),
             label=self._label(place, padding, patient),
@@ -189,8 +194,10 @@ class SubjectLoader:
             weight=self._weight(place, padding, patient),
             padding=padding,
             far_plane=self.far_plane,
-            coefficients=spline_coefficients(scans) if self.coefficients else None,
         )
+        subject, brain = normalised(self, subject, sections, patient, belonging)
+        if self.coefficients:
+            subject = replace(subject, coefficients=spline_coefficients(subject.scans))
         return subject, brain
 
     def prepared_shape(self, images: Mapping[str, Path], subject_id: str = "") -> tuple[int, int, int]:
@@ -320,40 +327,6 @@ class SubjectLoader:
         if self.foreground == "brain":
             return brain_or_foreground(brain_mask(scans, affine), scans)
         return foreground_masks(scans, self.foreground, self.fusion, multi_is_empty=self.multi_is_empty)
-
-    def _normalise(
-        self, scans: np.ndarray, affine: np.ndarray, sections: Mapping[int, str], patient: Patient
-    ) -> np.ndarray:
-        """Standardises and whitens the present scans where they are; returns the brain if that is the foreground."""
-        masks, brain = None, np.zeros(scans.shape[:3], bool)
-        if self.foreground is not None and (self.whitening or self.mapping is not None):
-            if self.takes_what_lies_above_0:
-                patient.remark_on_centred([name for slot, name in sections.items() if is_centred(scans[..., slot])])
-            with patient.named():
-                if self.foreground == "brain":
-                    brain = brain_mask(scans, affine)
-                    masks = brain_or_foreground(brain, scans)
-                else:
-                    masks = self.foreground_of(scans, affine)
-        for slot, name in sections.items():
-            mask = None if masks is None else masks[..., slot]
-            if self.mapping is not None:
-                if name not in self.mapping:
-                    raise InputError(
-                        f"there are histogram landmarks for {', '.join(self.mapping)}, but none for section [{name}];"
-                        " train them anew, or switch normalisation off"
-                    )
-                inside = np.ones(scans.shape[:3], bool) if mask is None else mask
-                with patient.named(name):
-                    scans[..., slot] = standardise(
-                        scans[..., slot], inside, self.mapping[name], self.norm_type, self.cutoff
-                    )
-            if self.whitening:
-                patient.check_contrast(scans[..., slot], mask, name)
-                scans[..., slot] = whiten(scans[..., slot], mask)
-            if self.blank_outside and mask is not None:
-                scans[..., slot][~mask] = 0
-        return brain
 
     def _modality(self, valid: np.ndarray, patient: Patient) -> np.ndarray:
         if self.modality_image is not None and self.modality_image in patient.images:

@@ -117,6 +117,7 @@ def pad_slots(subject: Subject, max_slots: int, modality: int = UNKNOWN) -> Subj
         valid=np.pad(subject.valid, (0, missing)),
         modality=np.pad(subject.modality, (0, missing), constant_values=modality),
         coefficients=None,
+        scores=None if subject.scores is None else np.pad(subject.scores, ((0, missing), (0, 0))),
     )
 
 

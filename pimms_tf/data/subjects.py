@@ -26,7 +26,9 @@ class Subject:
     grid in mm; `original` is the grid of the file to write back on; `weight` (x, y, z) float32 is a prior map for
     sampling; `padding` counts the voxels (before, after) added along each axis; `far_plane` is what resampling leaves
     there, also on the way back, see `images.zoom_to`; `coefficients` (x, y, z, scan) float32 are those of splines
-    through the scans, see `images.spline_coefficients`. Volumes of an augmented subject may be `moving.MovedVolume`.
+    through the scans, see `images.spline_coefficients`; `scores` (scan, modality) float32 are those of each scan by
+    itself, if a network was asked before the brain was known, also of scans that are absent since. Volumes of an
+    augmented subject may be `moving.MovedVolume`.
     """
 
     subject_id: str
@@ -40,6 +42,7 @@ class Subject:
     padding: Pairs = ((0, 0), (0, 0), (0, 0))
     far_plane: FarPlane = "interpolated"
     coefficients: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 def restore(subject: Subject, volume: np.ndarray, order: int = 0) -> Image:

@@ -9,25 +9,43 @@ from pimms_tf.graph.intensity import median, percentiles
 from pimms_tf.graph.regions import SPACE, dilated, eroded, filled, largest_part, widened
 
 
+class Brains:
+    """The brain by any of some scans (scan, x, y, z) of one head, each of which the network looks at once."""
+
+    def __init__(self, scans: tf.Tensor, affine: tf.Tensor, threshold: float = 0.5) -> None:
+        shape = tf.shape(scans)[1:]
+        self._turn = turn_to(("L", "P", "S"), affine, shape)
+        self._spacing_mm = spacing_of(turned_affine(affine, self._turn, shape))
+        self._scans = turned(scans, self._turn)
+        self._least_logit = float(np.log(threshold / (1 - threshold)))
+        shape, spacing_mm = tf.shape(self._scans)[1:], self._spacing_mm
+        coarse_shape = [_coarse_length(shape[axis], spacing_mm[axis]) for axis in SPACE]
+        down = [_averaging(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
+        self._up = [_between(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
+        weights = {name: tf.constant(value) for name, value in brain_weights().items()}
+        self._coarse = tf.map_fn(lambda scan: _separable(scan, down), self._scans, parallel_iterations=1)
+
+        def logits(scan: tf.Tensor) -> tf.Tensor:
+            is_there = tf.reduce_any(scan != 0)
+            return tf.cond(is_there, lambda: _logits(_scaled(scan), weights), lambda: tf.zeros_like(scan))
+
+        self._logits = tf.map_fn(logits, self._coarse, parallel_iterations=1)
+
+    def by(self, valid: tf.Tensor) -> tf.Tensor:
+        """The brain, bool (x, y, z), as those scans show it that are valid (scan,); no other has a say."""
+        is_first = _first_of_equals(self._scans, valid)
+        scans = tf.boolean_mask(self._scans, is_first)
+        says = _shares(tf.boolean_mask(self._coarse, is_first))
+        logits = says[:, None, None, None] * tf.boolean_mask(self._logits, is_first)
+        logits = tf.reduce_sum(logits, axis=0) / tf.reduce_sum(says)
+        found = _one_body(_separable(logits, self._up) > self._least_logit)
+        mask = tf.cond(tf.reduce_any(found), lambda: _stripped(scans, says, self._spacing_mm, found), lambda: found)
+        return turned_back(mask[None], self._turn)[0]
+
+
 def brain_mask(scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor, threshold: float = 0.5) -> tf.Tensor:
     """The brain, bool (x, y, z), of scans (scan, x, y, z) of which those are looked at that are valid (scan,)."""
-    shape = tf.shape(scans)[1:]
-    turn = turn_to(("L", "P", "S"), affine, shape)
-    spacing_mm = spacing_of(turned_affine(affine, turn, shape))
-    scans = turned(tf.boolean_mask(scans, _first_of_equals(scans, valid)), turn)
-    shape = tf.shape(scans)[1:]
-    coarse_shape = [_coarse_length(shape[axis], spacing_mm[axis]) for axis in SPACE]
-    down = [_averaging(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
-    weights = {name: tf.constant(value) for name, value in brain_weights().items()}
-    coarse = tf.map_fn(lambda scan: _separable(scan, down), scans, parallel_iterations=1)
-    says = _shares(coarse)
-    logits = tf.map_fn(lambda scan: _logits(_scaled(scan), weights), coarse, parallel_iterations=1)
-    logits = tf.reduce_sum(says[:, None, None, None] * logits, axis=0) / tf.reduce_sum(says)
-    up = [_between(shape[axis], spacing_mm[axis], coarse_shape[axis]) for axis in SPACE]
-    found = _separable(logits, up) > float(np.log(threshold / (1 - threshold)))
-    found = _one_body(found)
-    mask = tf.cond(tf.reduce_any(found), lambda: _stripped(scans, says, spacing_mm, found), lambda: found)
-    return turned_back(mask[None], turn)[0]
+    return Brains(scans, affine, threshold).by(valid)
 
 
 def _first_of_equals(scans: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
@@ -35,7 +53,8 @@ def _first_of_equals(scans: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
 
     def is_first(place: tf.Tensor) -> tf.Tensor:
         equals = tf.reduce_all(scans[:place] == scans[place], axis=(1, 2, 3))
-        return tf.logical_and(valid[place], tf.logical_not(tf.reduce_any(equals)))
+        is_there = tf.reduce_any(tf.logical_and(equals, valid[:place]))
+        return tf.logical_and(valid[place], tf.logical_not(is_there))
 
     places = tf.range(tf.shape(scans)[0])
     return tf.map_fn(is_first, places, fn_output_signature=tf.bool, parallel_iterations=1)

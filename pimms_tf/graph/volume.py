@@ -8,7 +8,7 @@ import tensorflow as tf
 from nibabel import orientations
 
 from pimms_tf.graph import grids
-from pimms_tf.graph.brain import brain_mask
+from pimms_tf.graph.brain import Brains, brain_mask
 from pimms_tf.graph.checks import checked, listed
 from pimms_tf.graph.intensity import foreground, fused, standardised, whitened, with_zero_background
 from pimms_tf.graph.regions import without_small_parts
@@ -37,6 +37,7 @@ class Prepared(NamedTuple):
     turn: grids.Turn
     shape: tf.Tensor  # (3,) of the turned grid, before it was resampled
     padding: tf.Tensor  # (3, 2) voxels before and after each axis
+    scores: tf.Tensor | None = None  # (scan, modality) where each scan was classified before the brain was known
 
 
 def obstacles(preparation: Preparation) -> str:
@@ -103,24 +104,25 @@ class VolumeGraph:
         valid = tf.reduce_any(scans != 0, axis=(1, 2, 3))
         text = "no scan has a voxel other than 0, so there is nothing to segment"
         scans = checked(scans, tf.reduce_any(valid), text)
-        return Prepared(self._normalised(scans, valid, affine, slots), valid, turn, shape, padding)
+        if not record.looks_at_each:
+            scans = self._normalised(scans, valid, self._foreground(scans, valid, affine), slots)
+            return Prepared(scans, valid, turn, shape, padding)
+        brains = Brains(scans, affine)
+        scores = self._scores(self._each_by_itself(scans, valid, brains, slots), valid)
+        belongs = belonging(record, scores)
+        valid = tf.where(tf.reduce_any(belongs), belongs, valid)
+        scans = tf.where(valid[:, None, None, None], scans, tf.zeros_like(scans))
+        scans = self._normalised(scans, valid, _within(brains.by(valid), scans, valid), slots)
+        return Prepared(scans, valid, turn, shape, padding, scores)
 
     def classify(self, prepared: Prepared, names: tf.Tensor | None = None) -> tf.Tensor:
         """(scan, modality) float32: the probability of each modality, averaged over central slices of each scan."""
-        record = self.preparation
-        if record.variant == "hemis":
-            modality = tf.constant([slot.modality for slot in self._known()])
-            scores = tf.one_hot(tf.gather(modality, self._slots(prepared.scans, names)), len(record.modalities))
-        else:
-            scans, valid = self._with_empty_slots(prepared.scans, prepared.valid)
-            windows = central_slices(scans, record.classifier_slices)  # (slice, x, y, scan)
-
-            def of_one(window: tf.Tensor) -> tf.Tensor:
-                return tf.cast(self.model.classify(self._cast(window[None]), valid[None])[0], tf.float32)
-
-            # One at a time: all together would take gigabytes.
-            each = tf.map_fn(of_one, windows, parallel_iterations=1)
-            scores = tf.reduce_mean(each, axis=0)[: tf.shape(prepared.valid)[0]]
+        if prepared.scores is not None:
+            return prepared.scores
+        if self.preparation.variant != "hemis":
+            return self._scores(prepared.scans, prepared.valid)
+        modality = tf.gather([slot.modality for slot in self._known()], self._slots(prepared.scans, names))
+        scores = tf.one_hot(modality, len(self.preparation.modalities))
         return tf.where(prepared.valid[:, None], scores, tf.zeros_like(scores))
 
     def segment(self, prepared: Prepared, affine: tf.Tensor, scores: tf.Tensor) -> Answer:
@@ -215,12 +217,43 @@ class VolumeGraph:
             scans = _padded_along(scans, 1 + axis, padding[axis], record.padding_mode)
         return scans, padding
 
-    def _normalised(self, scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor, slots: tf.Tensor | None) -> tf.Tensor:
+    def _scores(self, scans: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """(scan, modality) float32 of scans as the classifier wants them; zero for absent ones."""
+        padded_scans, padded_valid = self._with_empty_slots(scans, valid)
+        windows = central_slices(padded_scans, self.preparation.classifier_slices)  # (slice, x, y, scan)
+
+        def of_one(window: tf.Tensor) -> tf.Tensor:
+            return tf.cast(self.model.classify(self._cast(window[None]), padded_valid[None])[0], tf.float32)
+
+        # One at a time: all together would take gigabytes.
+        each = tf.map_fn(of_one, windows, parallel_iterations=1)
+        scores = tf.reduce_mean(each, axis=0)[: tf.shape(valid)[0]]
+        return tf.where(valid[:, None], scores, tf.zeros_like(scores))
+
+    def _each_by_itself(
+        self, scans: tf.Tensor, valid: tf.Tensor, brains: Brains, slots: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The scans, each normalised within its own brain; one without a brain within its foreground."""
+
+        def own(place: tf.Tensor) -> tf.Tensor:
+            alone = tf.range(tf.shape(scans)[0]) == place
+            return tf.cond(
+                valid[place],
+                lambda: _within(brains.by(alone), scans, alone)[place],
+                lambda: tf.zeros_like(scans[place], tf.bool),
+            )
+
+        places = tf.range(tf.shape(scans)[0])
+        masks = tf.map_fn(own, places, fn_output_signature=tf.bool, parallel_iterations=1)
+        return self._normalised(scans, valid, masks, slots)
+
+    def _normalised(
+        self, scans: tf.Tensor, valid: tf.Tensor, foreground: tf.Tensor | None, slots: tf.Tensor | None
+    ) -> tf.Tensor:
+        """The scans standardised and whitened within their foreground (scan, x, y, z), everywhere if that is None."""
         record = self.preparation
-        masks = tf.broadcast_to(valid[:, None, None, None], tf.shape(scans))
-        masked = record.foreground is not None and (record.whitening or record.standardises)
-        if masked:
-            masks = self._foreground(scans, valid, affine)
+        masked = foreground is not None
+        masks = foreground if masked else tf.broadcast_to(valid[:, None, None, None], tf.shape(scans))
         landmarks = [slot.landmarks for slot in self._known()]
         mappings = tf.constant(landmarks, tf.float64) if record.standardises else None
 
@@ -241,15 +274,13 @@ class VolumeGraph:
         changed = tf.map_fn(unless_absent, places, fn_output_signature=tf.float32, parallel_iterations=1)
         return tf.ensure_shape(changed, (None, None, None, None))
 
-    def _foreground(self, scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
+    def _foreground(self, scans: tf.Tensor, valid: tf.Tensor, affine: tf.Tensor) -> tf.Tensor | None:
+        """Which voxels normalisation looks at, (scan, x, y, z) bool; None for all."""
         record = self.preparation
+        if record.foreground is None or not (record.whitening or record.standardises):
+            return None
         if record.foreground == "brain":
-            brain = brain_mask(scans, valid, affine)
-            return tf.cond(
-                tf.reduce_any(brain),
-                lambda: tf.broadcast_to(brain, tf.shape(scans)),
-                lambda: fused(_foregrounds(scans, valid, "otsu_plus"), valid, "and", False),
-            )
+            return _within(brain_mask(scans, valid, affine), scans, valid)
         return fused(_foregrounds(scans, valid, record.foreground), valid, record.fusion, record.multi_is_empty)
 
     def _with_empty_slots(self, scans: tf.Tensor, valid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -283,6 +314,15 @@ def _sound(scans: tf.Tensor, affine: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     text = "the affine is no (4, 4) matrix that says where voxels lie in mm: it cannot be inverted"
     sound = tf.logical_and(tf.reduce_all(tf.math.is_finite(affine)), tf.abs(tf.linalg.det(affine[:3, :3])) > 1e-12)
     return scans, checked(affine, sound, text)
+
+
+def _within(brain: tf.Tensor, scans: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """The brain for each scan, (scan, x, y, z); where it is empty, their foreground."""
+    return tf.cond(
+        tf.reduce_any(brain),
+        lambda: tf.broadcast_to(brain, tf.shape(scans)),
+        lambda: fused(_foregrounds(scans, valid, "otsu_plus"), valid, "and", False),
+    )
 
 
 def _foregrounds(scans: tf.Tensor, valid: tf.Tensor, method: str) -> tf.Tensor:

@@ -190,6 +190,13 @@ class Preparation:
         """Whether histograms are standardised, so that the landmarks of each scan must be known."""
         return any(slot.landmarks for slot in self.scans)
 
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether each scan is classified within its own brain first, so that one that is set aside by its scores has
+        no say in where the brain of the others is."""
+        may_set_aside = self.least_score > 0 or self.least_share > 0
+        return may_set_aside and self.variant != "hemis" and self.foreground == "brain" and self.whitening
+
     def takes_slices(self, method: Method = "auto") -> bool:
         """Whether volumes are segmented by whole slices rather than by windows.
 

@@ -36,7 +36,8 @@ _VOXELS_TO_CLASSIFY = 2**18  # at once: with the paper's classifier a million vo
 class Answer(NamedTuple):
     """What the network says of a subject.
 
-    `scores` (scan, modality) float32 are probabilities, in the order of the subject's scans, zero for absent ones.
+    `scores` (scan, modality) float32 are probabilities, in the order of the subject's scans, zero for those that were
+    never there.
     `image` lies on the grid of the subject's own files: labels (x, y, z, 1) int32 or probabilities (x, y, z, class)
     float32; None from a network that only classifies scans.
     """
@@ -85,7 +86,8 @@ class Segmenter:
         `images` are files or images that lie on one grid, nameless or under the names of their modalities (or of the
         sections of the configuration); only a network without a classifier (HeMIS), or one whose histograms were
         standardised, needs their names. A single image with several times or components holds as many scans. A scan
-        that is zero everywhere counts as absent.
+        that is zero everywhere counts as absent, and so does one that the record's `least_score` or `least_share` set
+        aside where it `looks_at_each` scan; unless none would be left.
 
         Raises:
             InputError: a file cannot be read; no scan; scans on different grids; a name is needed but not known.
@@ -106,14 +108,27 @@ class Segmenter:
             scans=tuple(list(scans)[place] for place in first_to_last),
             modality=tuple(loader.modality[place] for place in first_to_last),
         )
-        subject, brain = in_own_order.load_with_brain(scans, subject_id)
-        subject = _with_scans(subject, np.argsort(first_to_last))
-        if self.preparation.null_class:  # empty slots have a say there, so there are as many as in training
-            subject = pad_slots(subject, max(len(scans), len(self.preparation.scans)), NULL_CLASS)
-        return subject, brain
+        scores: list[np.ndarray] = []
+
+        def belonging(each_by_itself: Subject) -> np.ndarray:
+            scores.append(self.classify(self._with_empty_slots(each_by_itself))[: len(each_by_itself.valid)])
+            belongs = self.preparation.belonging(scores[0])
+            return belongs if belongs.any() else each_by_itself.valid
+
+        looks = belonging if self.preparation.looks_at_each else None
+        subject, brain = in_own_order.load_with_brain(scans, subject_id, looks)
+        subject = replace(subject, scores=scores[0] if scores else None)
+        return self._with_empty_slots(_with_scans(subject, np.argsort(first_to_last))), brain
+
+    def _with_empty_slots(self, subject: Subject) -> Subject:
+        """As many slots as in training, where empty ones have a say."""
+        if not self.preparation.null_class:
+            return subject
+        return pad_slots(subject, max(len(subject.valid), len(self.preparation.scans)), NULL_CLASS)
 
     def classify(self, subject: Subject) -> np.ndarray:
-        """Scores (scan, modality) float32 of a subject's scans, as in `Answer`, without segmenting anything.
+        """Scores (scan, modality) float32 of a subject's scans, as in `Answer`, without segmenting anything; those that
+        it has, if it was prepared with them.
 
         Raises:
             InputError: the subject has no scan; a modality that must be named is unknown.
@@ -178,6 +193,8 @@ class Segmenter:
 
     def _scores(self, subject: Subject) -> np.ndarray:
         preparation = self.preparation
+        if subject.scores is not None:
+            return subject.scores
         if preparation.variant == "hemis":
             return label_scores(subject, len(preparation.modalities))
         slices = max(1, _VOXELS_TO_CLASSIFY // int(np.prod(subject.scans.shape[:2] + subject.scans.shape[3:])))
@@ -279,6 +296,7 @@ def _with_scans(subject: Subject, places: Sequence[int]) -> Subject:
         scans=np.moveaxis(stack, 0, -1),
         valid=subject.valid[places],
         modality=subject.modality[places],
+        scores=None if subject.scores is None else subject.scores[places],
     )
 
 

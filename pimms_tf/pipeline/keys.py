@@ -26,7 +26,18 @@ import pimms_tf
 from pimms_tf.pipeline.entry import MAGIC
 
 # The modules of `pimms_tf.data` that decide what a prepared subject holds; a change of any other leaves entries good.
-PREPARING = ("brain", "formats", "grids", "images", "intensity", "labels", "loading", "patient", "subjects")
+PREPARING = (
+    "brain",
+    "formats",
+    "grids",
+    "images",
+    "intensity",
+    "labels",
+    "loading",
+    "normalising",
+    "patient",
+    "subjects",
+)
 _WHOLE_FILES = (".nii", ".nii.gz", ".mgh", ".mgz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PAIRS = (".hdr", ".img")
 

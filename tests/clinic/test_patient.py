@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import pimms_tf
+import pimms_tf.clinic.patient as of_a_patient
 from pimms_tf.data.images import read_image
 from pimms_tf.errors import InputError
 
@@ -55,6 +56,35 @@ def test_the_result_is_what_the_segmenter_says_of_the_same_files(patient, result
 def test_a_reference_that_is_none_of_the_scans_is_refused_with_their_names(patient, segmenter):
     with pytest.raises(InputError, match="reference 7.nii.gz is none of the scans .* 0.nii.gz"):
         pimms_tf.segment_patient(patient, segmenter, reference="7.nii.gz")
+
+
+def test_a_reference_that_is_set_aside_leaves_no_trace_unless_it_was_asked_for(
+    patient, result, segmenter, tmp_path, monkeypatch
+):
+    shutil.copytree(patient, tmp_path / "p")
+    image = nib.load(patient / result.reference)
+    small = nib.Nifti1Image(np.asanyarray(image.dataobj)[:-1], image.affine)
+    nib.save(small, tmp_path / "p" / "odd.nii.gz")  # fewer voxels, of the same size
+    monkeypatch.setattr(of_a_patient, "foreign", lambda scans, scores, names, record: odd_among(names))
+    monkeypatch.setattr(of_a_patient, "chosen_reference", lambda grids, *others: (smallest(grids), "it is small"))
+    found = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False)
+    monkeypatch.undo()
+    without = pimms_tf.segment_patient(patient, segmenter, register=False, reference=found.reference)
+    np.testing.assert_array_equal(found.probability.data, without.probability.data)
+    assert found.reference_reason == "it is small; odd.nii.gz, chosen before, is odd"
+    assert [(scan.name, scan.used) for scan in found.scans if not scan.used] == [("odd.nii.gz", False)]
+    monkeypatch.setattr(of_a_patient, "foreign", lambda scans, scores, names, record: odd_among(names))
+    asked = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False, reference="odd.nii.gz")
+    assert asked.mask.shape == small.shape
+    assert asked.reference_reason == "it was asked for, and gives no more than its grid"
+
+
+def odd_among(names):
+    return {place: "is odd" for place, name in enumerate(names) if name == "odd.nii.gz"}
+
+
+def smallest(grids):
+    return min(range(len(grids)), key=lambda place: grids[place].shape)
 
 
 def test_headers_that_differ_are_used_and_the_difference_is_said(patient, segmenter, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from pimms_tf.data.brain import averaging, brain_mask, separable
+from pimms_tf.data.brain import Brains, averaging, brain_mask, separable
 from pimms_tf.data.images import Image, resampled_shape
 from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.simulation.phantom import draw_phantom
@@ -52,6 +52,15 @@ def test_a_scan_given_twice_has_one_say(stripped):
     once, twice = (np.concatenate(scans, axis=-1) for scans in ((scan, other), (other, scan, other)))
     assert (brain_mask(other, affine) != brain_mask(scan, affine)).any()
     np.testing.assert_array_equal(brain_mask(twice, affine), brain_mask(once, affine))
+
+
+def test_a_scan_that_is_not_asked_has_no_say(stripped):
+    scan, _, affine = stripped
+    other, third = np.flip(scan, axis=1) ** 2, np.flip(scan, axis=0) ** 0.5
+    brains = Brains(np.concatenate([other, scan, third, other], axis=-1), affine)
+    for places, scans in (((1,), [scan]), ((3, 2), [other, third]), ((0, 3), [other])):
+        np.testing.assert_array_equal(brains.by(places), brain_mask(np.concatenate(scans, axis=-1), affine))
+    assert not brains.by([]).any()
 
 
 def test_a_copy_in_other_units_rounded_has_no_say_of_its_own(stripped):

@@ -17,6 +17,7 @@ from pimms_tf.inference.preparation import PREPARATION_FILE, Preparation, ScanSl
 from pimms_tf.inference.segmenter import Segmenter
 from pimms_tf.models import build_classifier, build_model
 from pimms_tf.serving import export_saved_model
+from pimms_tf.serving.proof import phantom
 
 SMALL = {"classifier_blocks": 1, "classifier_features": (4, 8), "frontend": "highres_1x1"}
 RECORD = Preparation(
@@ -311,3 +312,27 @@ def test_a_scan_that_is_none_of_the_modalities_is_left_out():
     assert not scans[..., 1].any()
     with pytest.raises(InputError, match=r"no scan is one of T1, T2, FLAIR: the best score is 0.70, and 0.8 is needed"):
         Segmenter(Told(LESION), dataclasses.replace(RECORD, least_score=0.8), "windows")(subject_of(4, 4, 1, 2))
+
+
+def test_a_scan_that_is_set_aside_by_its_scores_changes_no_voxel_of_the_others(model):
+    record = dataclasses.replace(RECORD, foreground="brain", blank_outside=True, least_score=1e-3)
+    scans, affine = phantom(record)
+    images = [Image(scan[..., np.newaxis].astype(np.float32), affine) for scan in scans]
+    scores = Segmenter(model, record).prepare(images).scores
+    for place, image in enumerate(images):  # each has the scores that it has by itself
+        alone = Segmenter(model, record)
+        np.testing.assert_allclose(scores[place], alone.classify(alone.prepare([image]))[0], rtol=0, atol=1e-6)
+    lowest, second, _ = np.argsort(scores.max(axis=1))
+    least = float(scores.max(axis=1)[[lowest, second]].mean())
+    segmenter = Segmenter(model, dataclasses.replace(record, least_score=least))
+    kept = [place for place in range(3) if place != lowest]
+    everything, others = segmenter.prepare(images), segmenter.prepare([images[place] for place in kept])
+    assert everything.valid.tolist() == [place != lowest for place in range(3)]
+    np.testing.assert_array_equal(everything.scores, scores)
+    np.testing.assert_array_equal(everything.scans[..., kept], others.scans)
+    changed, same = (segmenter(subject, probabilities=True).image.data for subject in (everything, others))
+    np.testing.assert_allclose(changed, same, rtol=0, atol=1e-5)
+    strict = Segmenter(model, dataclasses.replace(record, least_score=0.999))
+    nobody = strict.prepare(images)
+    with pytest.raises(InputError, match="no scan is one of T1, T2, FLAIR: the best score is 0"):
+        strict(nobody)

@@ -57,6 +57,19 @@ def in_graph(graph, scans, affine, names=None):
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=list(RECORDS))
 def test_a_volume_is_answered_as_by_inference(record, rounding):
+    check_answer(record, rounding)
+
+
+def test_a_scan_that_is_set_aside_has_no_say_in_the_brain_as_by_inference(rounding):
+    record = replace(RECORDS["brain"], least_score=1e-3)
+    scans, affine = phantom(record)
+    images = [Image(scan[..., None].astype(np.float32), affine) for scan in scans]
+    best = np.sort(Segmenter(model_of(record), record).prepare(images).scores.max(axis=1))
+    subject = check_answer(replace(record, least_score=float(best[:2].mean())), rounding)
+    assert (subject.valid.sum(), len(subject.valid)) == (2, 4)
+
+
+def check_answer(record, rounding):
     scans, affine = phantom(record)
     if record.zero_background:
         scans = [(scan - scan.mean()) / scan.std() for scan in scans]
@@ -84,6 +97,7 @@ def test_a_volume_is_answered_as_by_inference(record, rounding):
     assert tolerance < 1e-3
     np.testing.assert_allclose(found.probability, image.data[..., 1], rtol=0, atol=tolerance)
     np.testing.assert_array_equal(found.mask, segmenter(subject).image.data[..., 0])
+    return subject
 
 
 def test_files_are_answered_as_volumes_are_in_any_order():
