@@ -39,7 +39,7 @@ def main() -> None:
         scans = scans_in(folder)
         if a.classify:
             for name, path in scans.items():
-                scores = segmenter._scores(segmenter.prepare([path]))[0]
+                scores = segmenter.classify(segmenter.prepare([path]))[0]
                 true = name.split("_")[-1]
                 right = known[int(scores.argmax())] == ALSO.get(true, true)
                 wrong, count = wrong + (not right), count + 1
