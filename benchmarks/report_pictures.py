@@ -3,7 +3,7 @@
 `python benchmarks/report_pictures.py docs` takes some minutes on two cores and prints volumes and scores.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import nibabel as nib
@@ -61,4 +61,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    main(parser.parse_args().folder)
