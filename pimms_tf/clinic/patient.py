@@ -330,13 +330,15 @@ def _judged(
 
     Each time one is set aside the others are prepared anew, since it had a say in where the brain is.
     """
-    seen = list(seen)
     for one in seen:
         one.image = resample_onto(one.placed, grid, 3, keep_zeros=True)
+        if not one.image.data.any():
+            one.reason, one.image = "does not reach the reference where its header puts it", None
         if one.placed.grid.matches(grid):
             apart = float(np.abs(corners(grid.shape, one.placed.affine) - corners(grid.shape, grid.affine)).max())
             if apart > NEGLIGIBLE_MM:
                 one.notes += (f"its voxels lie up to {apart:.2g} mm off the reference's and are taken for the same",)
+    seen = [one for one in seen if not one.reason]
     while seen:
         subject, found = segmenter.prepare_with_brain([one.image for one in seen], patient)
         scores = segmenter.classify(subject)  # with a row for each empty slot, where a network counts these

@@ -58,6 +58,18 @@ def test_a_reference_that_is_none_of_the_scans_is_refused_with_their_names(patie
         pimms_tf.segment_patient(patient, segmenter, reference="7.nii.gz")
 
 
+def test_a_scan_that_does_not_reach_the_reference_is_set_aside(patient, result, segmenter, tmp_path):
+    image = nib.load(patient / "0.nii.gz")
+    affine = nib.affines.from_matvec(np.eye(3), (1000, 0, 0)) @ image.affine
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), affine), tmp_path / "far.nii.gz")
+    paths = [patient, tmp_path / "far.nii.gz"]
+    found = pimms_tf.segment_patient(paths, segmenter, register=False, reference=result.reference)
+    assert [scan.reason for scan in found.scans if scan.name == "far.nii.gz"] == [
+        "does not reach the reference where its header puts it"
+    ]
+    np.testing.assert_array_equal(found.probability.data, result.probability.data)
+
+
 def test_a_reference_that_is_set_aside_leaves_no_trace_unless_it_was_asked_for(
     patient, result, segmenter, tmp_path, monkeypatch
 ):
