@@ -133,8 +133,7 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Set
         try:
             found = path.stat()
             if not path.is_file():
-                link = "is a link to a folder, which is not followed; give that folder itself"
-                set_aside.append(SetAside(told, link if path.is_dir() else "is no regular file"))
+                set_aside.append(SetAside(told or str(path), _why_no_file(path)))
                 continue
             if (found.st_dev, found.st_ino) in seen:  # named twice, or a link to another
                 continue
@@ -161,9 +160,18 @@ def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(item for item in path.rglob("*") if not any(p.startswith(".") for p in _below(item, path)))
-            yield from (item for item in inside if (item.is_symlink() or not item.is_dir()) and not _is_result(item))
+            found = [item for item in inside if item.is_symlink() or not item.is_dir()]
+            yield from (item for item in found if not _is_result(item)) if found else [path]
         else:
             yield path
+
+
+def _why_no_file(path: Path) -> str:
+    if not path.is_dir():
+        return "is no regular file"
+    if path.is_symlink() and any(path.iterdir()):
+        return "is a link to a folder, which is not followed; give that folder itself"
+    return "holds no file, or none that this user may see"
 
 
 def _is_result(path: Path) -> bool:

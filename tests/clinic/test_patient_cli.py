@@ -121,7 +121,8 @@ def _dicom_without_image(folder):
 
 
 BAD = {
-    "an empty folder": (lambda folder: None, "no scan is there; give NIfTI"),
+    "an empty folder": (lambda folder: None, "patient holds no file"),
+    "a folder of notes": (lambda folder: (folder / "a.txt").touch(), "no scan is there; give NIfTI"),
     "an empty file": (lambda folder: (folder / "a.nii").touch(), "a.nii is empty"),
     "a text": (lambda folder: (folder / "a.doc").write_text("scan"), "a.doc is no image of a kind that is known here"),
     "a text called NIfTI": (lambda folder: (folder / "a.nii").write_text("scan"), "a.nii is no image or is damaged"),
@@ -249,8 +250,11 @@ def test_either_file_of_a_pair_names_the_scan(tiny, tmp_path, capsys):
 
 def test_a_pile_of_scans_is_classified_and_names_are_proposed(patient, tiny, capsys):
     (patient / "mask.nii").touch()
-    assert main(["classify", str(patient), "--format", "json", "--bids-plan", "07"]) == 0
-    *rows, aside = json.loads(capsys.readouterr().out)
+    (patient / "empty").mkdir()
+    words = [str(patient), str(patient / "empty"), "--format", "json", "--bids-plan", "07"]
+    assert main(["classify", *words]) == 0
+    *rows, empty, aside = json.loads(capsys.readouterr().out)
+    assert empty["remark"] == "holds no file, or none that this user may see"
     assert [row["scan"] for row in rows] == ["0.nii.gz", "1.nii.gz", "2.nii.gz"]
     for row in rows:
         scores = [row[f"score_{name}"] for name in ("T1", "T2", "FLAIR")]
