@@ -26,7 +26,9 @@ _FLOORS = (
     ("pimms_tf.simulation", "pimms_tf.evaluation", "pimms_tf.data"),
     ("niftynet_compat",),
 )
-_LOOSE = {"pimms_tf", "pimms_tf.__main__", "pimms_tf.errors", "pimms_tf.files", "pimms_tf.presets", "pimms_tf.wording"}
+_LOOSE = {"pimms_tf", "pimms_tf.__main__"} | {
+    f"pimms_tf.{name}" for name in ("cluster", "errors", "files", "presets", "wording")
+}
 _ROOMS = [room for floor in _FLOORS for room in floor]
 _READS_SETTINGS = {"pimms_tf.commands", "pimms_tf.actions", "pimms_tf.check", "pimms_tf.study"}
 # Inside niftynet_compat, from the top down; what lies loose there may be used by all its rooms.

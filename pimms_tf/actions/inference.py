@@ -122,9 +122,7 @@ def _segment_all(run: "_Run", chosen: Sequence[SubjectFiles], place: str) -> dic
                 log.info("%s%d of %d: %s", place, number, len(chosen), files.subject_id)
             else:
                 failed[files.subject_id] = mistake
-                log.error(
-                    "%s%d of %d: %s failed: %s", place, number, len(chosen), files.subject_id, sentence(mistake)
-                )
+                log.error("%s%d of %d: %s failed: %s", place, number, len(chosen), files.subject_id, sentence(mistake))
     return failed
 
 
@@ -143,14 +141,18 @@ def merge(study: Study, count: int) -> None:
     for folder, records in _outputs(study, None).values():
         done = {files.subject_id: records.read(files.subject_id) for files in chosen}
         missing = [
-            f"{files.subject_id} (shard {shards[files.subject_id].number} of {count})"
+            files.subject_id
             for files in chosen
             if done[files.subject_id] is None or _has_changed(files, study, records, done[files.subject_id])
         ]
         if missing:
+            numbers = sorted({shards[name].number for name in missing})
+            again = ",".join(map(str, numbers))
+            named = some_of(f"{name} (shard {shards[name].number} of {count})" for name in missing)
             raise InputError(
                 f"{len(missing)} of {len(chosen)} subjects have no result of their present files in {folder.folder}: "
-                f"{some_of(missing)}; run their shards again with --resume"
+                f"{named}; run shard{'s' * (len(numbers) > 1)} {again} again with --resume, on Slurm by "
+                f"sbatch --array={again}"
             )
         by_run: dict[str, list[str]] = {}
         for subject_id, record in done.items():

@@ -141,19 +141,18 @@ def batch_script(
         at_once: how many shards run at a time, 0 for all.
         path, merge: where the script will lie, and that of the merge.
     """
-    own, other = shlex.quote(str(path)), shlex.quote(str(merge))
+    first = "\n".join(f"#     {line}" for line in submission(path, merge))
+    again = "\n".join(f"#     {line}" for line in submission(path, merge, "3,5"))
     return f"""\
 #!/bin/bash
 # Inference of a cohort in {count} shards, each a task of its own. A job of its own then makes the lists of all:
 #
-#     job=$(sbatch --parsable {own})
-#     sbatch --dependency=afterany:"$job" {other}
+{first}
 #
 # The merge runs whether or not all shards were done. If one was not, it writes nothing and names the subjects that lack
 # a result and their shards. Send these again, and the merge behind them; what is done already is passed over:
 #
-#     job=$(sbatch --parsable --array=3,5 {own})
-#     sbatch --dependency=afterany:"$job" {other}
+{again}
 #
 # A subject with a mistake in its files fails its shard after the others in it are done; the log names it.
 #
@@ -165,6 +164,7 @@ def batch_script(
 #SBATCH --time=08:00:00
 #SBATCH --output=pimms-tf-%A_%a.log
 #SBATCH --open-mode=append
+#SBATCH --requeue
 #
 # {_SITE}, and --gres=gpu:1 where there are GPUs. --array=1-{count}%10
 # would run ten shards at a time.
@@ -175,6 +175,13 @@ cd {shlex.quote(str(folder))}
 export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"
 srun {shlex.join(command)} --shard "${{SLURM_ARRAY_TASK_ID}}/{count}" --resume
 """
+
+
+def submission(path: Path, merge: Path, shards: str = "") -> list[str]:
+    """Returns the two lines for a shell that send the script of the shards, of these only if any are named, and the
+    merge behind it."""
+    array, own, other = shards and f"--array={shards} ", shlex.quote(str(path)), shlex.quote(str(merge))
+    return [f"job=$(sbatch --parsable {array}{own})", f'sbatch --dependency=afterany:"$job" {other}']
 
 
 def merge_script(command: Sequence[str], folder: Path, count: int) -> str:

@@ -1,6 +1,7 @@
 """Training a study: plan → files of the model folder → network and windows → the loop."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +14,7 @@ from niftynet_compat import Config, ModelDir, ini_text, write_split
 from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.actions.waiting import Waits
 from pimms_tf.actions.watched import WatchedBatches
+from pimms_tf.cluster import cluster_for
 from pimms_tf.data.loading import SubjectLoader
 from pimms_tf.files import replacing
 from pimms_tf.inference.preparation import PREPARATION_FILE, write_preparation
@@ -61,14 +63,16 @@ def train(
     config = study.config
     if remark := remark_on_modality_loss(config):
         log.warning("%s", remark)
+    cluster = cluster_for(config.pimms.strategy, os.environ)
+    if cluster is not None and cluster.index > 0:
+        waiting = _say_nothing
     with Waits(waiting) as waits, waits.on("reading the headers of the scans"):
         check_volumes(study)
     devices.prepare_machine(config.pimms.device_threads)
     strategy = devices.strategy(config.pimms.strategy, _num_gpus(config))
     chief = devices.is_chief(strategy)
     with devices.watched(strategy, config.pimms.worker_timeout), ExitStack() as held:
-        held.enter_context(devices.ranked_log(strategy))
-        waits = held.enter_context(Waits(waiting if chief else lambda what, seconds: None))
+        waits = held.enter_context(Waits(waiting))
         devices.check_equal_plans(strategy, _plan(study))
         with waits.on("looking at the training subjects"):
             study = _begun(study, strategy, chief, held)
@@ -113,6 +117,10 @@ def train(
         watched.say_times()
         devices.wait_for_all(strategy)  # a worker that leaves before the last file is written would be taken for dead
     return reason
+
+
+def _say_nothing(what: str, seconds: float) -> None:
+    """What a worker that is not the chief says of its waits."""
 
 
 def _computing(first: bool) -> str:

@@ -7,7 +7,7 @@ take in → classify → (correct bias) → choose the reference → register �
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +26,7 @@ from pimms_tf.data.intensity import is_centred
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.errors import InputError
 from pimms_tf.inference.plausibility import doubts
+from pimms_tf.wording import counted
 
 if TYPE_CHECKING:
     from pimms_tf.clinic.dicom import Series
@@ -120,6 +121,7 @@ def segment_patient(
     register: bool = True,
     bias_correction: bool = False,
     contributions: bool = True,
+    doing: Callable[[str], None] = lambda what: None,
 ) -> PatientResult:
     """Returns what the scans in files and folders say of one patient, in any order and under any names.
 
@@ -131,16 +133,19 @@ def segment_patient(
         register: scans are registered to the reference; without it their headers alone say where they lie.
         bias_correction: the bias field of each scan is estimated and divided out after it was classified.
         contributions: what the mask loses without each scan is measured, which takes a part of the time again.
+        doing: is told what comes next, such as "registering 3 scans", before each step that may take seconds.
 
     Raises:
         InputError: nothing can be segmented: no scan is there, or none is of a modality that the network knows; the
             reference is none of the scans; the network needs names; see `take_in`.
     """
     began = time.perf_counter()
+    doing("reading the scans")
     intake = take_in([Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths])
     segmenter = segmenter or _bundled()
     check_network(segmenter)
     count = len(segmenter.preparation.modalities)
+    doing(f"telling the modality of {counted(len(intake.scans), 'scan')}")
     seen = [
         _Seen(one.scan, np.array(one.scores or (0.0,) * count, np.float32), one.reason, one.brain)
         for one in classify_scans(segmenter, intake.scans)
@@ -149,12 +154,17 @@ def segment_patient(
     if not candidates:
         raise InputError("; ".join(f"{one.scan.name} {one.reason}" for one in seen))
     if bias_correction:
+        doing("estimating bias fields")
         _correct_bias(candidates)
+    doing(f"registering and preparing {counted(len(candidates), 'scan')}")
     together = _brought_together(segmenter, seen, patient, reference, space_mm, register)
     grid, subject, scores, brain = together.grid, together.subject, together.scores, together.brain
+    doing(f"segmenting {counted(len(together.used), 'scan')}")
     prepared = segmenter(_on_its_own_grid(subject), probabilities=True, scores=scores).image
     if contributions and len(together.used) > 1 and segmenter.takes_slices:
+        doing("measuring what each scan contributes")
         _measure_contributions(segmenter, subject, scores, _soft(prepared), together.used)
+    doing("putting the mask onto its grid")
     probabilities = restore(subject, prepared.data, order=1)
     mask, soft = segmenter.mask_of(probabilities), _soft(probabilities)
     marked = mask.data[..., 0] > 0

@@ -5,6 +5,7 @@ Output goes where NiftyNet's goes, in its form: the version, all settings, then 
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from niftynet_compat.schema.sections import SPECS, SYSTEM_SECTIONS, TASK_SECTION
 from niftynet_compat.settings.command_line import PROGRAMS, Asked, Call, parse_command
 from pimms_tf import __version__
 from pimms_tf.actions.stopping import StopSignals
+from pimms_tf.cluster import cluster_for, ranked_log
 from pimms_tf.commands.running import announce, guarded, import_tensorflow
 from pimms_tf.errors import UsageError
 from pimms_tf.study import journal
@@ -52,6 +54,11 @@ def _run(call: Call) -> int:
 
 
 def _train(config: Config) -> int:
+    with ranked_log(cluster_for(config.pimms.strategy, os.environ)):
+        return _trained(config)
+
+
+def _trained(config: Config) -> int:
     from pimms_tf.study import training_study
 
     stop = StopSignals()

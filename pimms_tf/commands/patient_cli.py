@@ -2,14 +2,18 @@
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pimms_tf.actions.sharding import read_shard
+from pimms_tf.actions.waiting import Waits
 from pimms_tf.commands.parser import AddVerb
 from pimms_tf.commands.progress import progress_of_patients
 from pimms_tf.commands.running import import_tensorflow
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from pimms_tf.clinic.lesions import Lesion
     from pimms_tf.clinic.patient import PatientResult
     from pimms_tf.inference import Segmenter
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("table", "tsv", "json")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -98,30 +104,36 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         raise InputError(f"--output {a.output} holds the scans; give a folder of its own, such as {a.output / 'out'}")
     if a.patients is not None and output.is_relative_to(os.path.realpath(a.patients)):
         raise InputError(f"--output {a.output} lies among the patients and would be taken for one; give another folder")
-    segmenter = _segmenter(a.model, a.precision)
+    # On a terminal, a cohort has a bar that tells how long it takes already.
+    with _telling(a.patients is None or not sys.stdout.isatty()) as doing:
+        doing("reading the network")
+        segmenter = _segmenter(a.model, a.precision)
 
-    def segment(patient: PatientFiles, folder: Path) -> "tuple[PatientResult, Sequence[Lesion]]":
-        result = segment_patient(
-            patient.paths,
-            segmenter,
-            patient=patient.subject_id,
-            reference=a.reference,
-            space_mm=space_mm,
-            register=not a.no_register,
-            bias_correction=a.bias_correction,
-        )
-        return result, write_result(
-            result,
-            folder,
-            also_on=a.grid_of,
-            weights=a.model or "bundled",
-            dicom_seg=a.dicom_seg,
-            bids=a.bids,
-        )
+        def segment(patient: PatientFiles, folder: Path) -> "tuple[PatientResult, Sequence[Lesion]]":
+            named = "" if a.patients is None else f"{patient.subject_id}: "
+            result = segment_patient(
+                patient.paths,
+                segmenter,
+                patient=patient.subject_id,
+                reference=a.reference,
+                space_mm=space_mm,
+                register=not a.no_register,
+                bias_correction=a.bias_correction,
+                doing=lambda what: doing(f"{named}{what}"),
+            )
+            doing(f"{named}writing the results")
+            return result, write_result(
+                result,
+                folder,
+                also_on=a.grid_of,
+                weights=a.model or "bundled",
+                dicom_seg=a.dicom_seg,
+                bids=a.bids,
+            )
 
-    if a.patients is not None:
-        return _cohort(patients, a.output, segment, shard, a.resume)
-    result, lesions = segment(PatientFiles(a.patient, tuple(a.scans)), a.output)
+        if a.patients is not None:
+            return _cohort(patients, a.output, segment, shard, a.resume)
+        result, lesions = segment(PatientFiles(a.patient, tuple(a.scans)), a.output)
     print("\n".join(_said(result, len(lesions))))
     print(f"Saved {a.output}", *view_lines(result, a.output), sep="\n")
     return 0
@@ -137,6 +149,24 @@ def _check_output(folder: Path) -> None:
         raise InputError(f"--output {folder} cannot be made, since {place} is a file; give another folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"--output {folder}: {place} may not be written by this user; give another folder")
+
+
+@contextmanager
+def _telling(says: bool) -> Iterator[Callable[[str], None]]:
+    """What is to be told each step of the work, and says it, should the step take seconds."""
+    step = ["", time.monotonic()]
+
+    def say(what: str, seconds: float) -> None:
+        if says:
+            took = time.monotonic() - step[1]
+            log.info("%s%s", step[0], f", for {took:.0f} s so far" if took > 1 else "")
+
+    def doing(what: str) -> None:
+        step[:] = what, time.monotonic()
+
+    # One wait from the first step to the last: short steps that follow each other must not add up to silence.
+    with Waits(say) as waits, waits.on(""):
+        yield doing
 
 
 def _check_bids(folder: Path, patients: Sequence[str]) -> None:
@@ -172,8 +202,11 @@ def _classify(arguments: argparse.Namespace, words: list[str]) -> int:
     label = arguments.bids_plan
     if label is not None and not (label.isalnum() and label.isascii()):
         raise InputError(f"--bids-plan {label}: labels of BIDS hold letters and digits only")
-    segmenter = _segmenter(arguments.model, arguments.precision, segments=False)
-    found, intake = classify_files(arguments.scans, segmenter)
+    with _telling(arguments.format == "table") as doing:
+        doing("reading the network")
+        segmenter = _segmenter(arguments.model, arguments.precision, segments=False)
+        doing("reading the scans and telling their modality")
+        found, intake = classify_files(arguments.scans, segmenter)
     modalities = segmenter.preparation.modalities
     plan = dict(bids_plan(found, label)) if label else {}
     rows = [["scan", "modality", *(f"score_{name}" for name in modalities), *(["bids"] if label else []), "remark"]]

@@ -2,14 +2,16 @@
 
 import argparse
 import logging
+import os
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from niftynet_compat import Config, load_config
 from niftynet_compat.schema.programs import network_complaint
-from pimms_tf.actions.sharding import environment_command, read_shard, remarks_on_count, write_batch_scripts
+from pimms_tf.actions.sharding import environment_command, read_shard, remarks_on_count, submission, write_batch_scripts
 from pimms_tf.actions.stopping import StopSignals
 from pimms_tf.actions.versions import check_output
+from pimms_tf.cluster import cluster_for, ranked_log
 from pimms_tf.commands.parser import AddVerb
 from pimms_tf.commands.progress import counting, figures_of, progress
 from pimms_tf.commands.running import announce, import_tensorflow
@@ -72,13 +74,18 @@ def _config(arguments: argparse.Namespace, words: list[str], action: str) -> Con
     if path is None:
         raise InputError(f"no configuration file given: pimms-tf {action} CONFIG.ini")
     flags = [f"--{name}=True" for name in ("subsets", "resume") if getattr(arguments, name, False)]
-    config = resumed(load_config(path, [*words, *flags], arguments.app, action))
+    config = load_config(path, [*words, *flags], arguments.app, action)
     announce(config)
     return config
 
 
 def _train(arguments: argparse.Namespace, words: list[str]) -> int:
     config = _config(arguments, words, "train")
+    with ranked_log(cluster_for(config.pimms.strategy, os.environ)):
+        return _trained(resumed(config))
+
+
+def _trained(config: Config) -> int:
     from pimms_tf.study import training_study
 
     stop, reason = StopSignals(), "at once"
@@ -130,7 +137,8 @@ def _slurm(arguments: argparse.Namespace, words: list[str]) -> int:
     written = write_batch_scripts(output, command, Path.cwd(), arguments.shards, arguments.at_once)
     for remark in remarks_on_count(arguments.shards, _num_subjects(config)):
         logging.getLogger(__name__).warning("%s", remark)
-    print(f"Saved {written[0]} and {written[1]}; the first lines of the first say how to use them")
+    print(f"Saved {written[0]} and {written[1]}. Look whether they suit your site, then start both:\n")
+    print("\n".join(f"    {line}" for line in submission(*written)))
     return 0
 
 

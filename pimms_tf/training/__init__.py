@@ -1,7 +1,7 @@
 """Training: losses, schedules, checkpoints and the one loop."""
 
+from pimms_tf.cluster import Cluster, cluster_of
 from pimms_tf.training.checkpoints import Checkpoints, latest_iteration, load_arrays, write_arrays
-from pimms_tf.training.cluster import Cluster, cluster_of
 from pimms_tf.training.devices import (
     agreed,
     check_equal_start,

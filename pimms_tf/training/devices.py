@@ -19,11 +19,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pimms_tf.cluster import Cluster, cluster_for
 from pimms_tf.errors import InputError
 from pimms_tf.models import PIMMS, Backend
 from pimms_tf.models.classifier import Bottleneck
 from pimms_tf.models.layers import Convolution, layers_of
-from pimms_tf.training.cluster import Cluster, cluster_of
 
 Word = Literal["auto", "one_device", "mirrored", "multi_worker"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -64,9 +64,7 @@ def strategy(
     """
     if word not in get_args(Word):
         raise InputError(f'strategy = "{word}" is not known; choose one of {", ".join(get_args(Word))}')
-    cluster = None
-    if word in ("auto", "multi_worker"):
-        cluster = cluster_of(environ, whole_job=word == "multi_worker")
+    cluster = cluster_for(word, environ)
     if word == "multi_worker" and cluster is None:
         raise InputError("strategy = multi_worker needs to know the other workers: set TF_CONFIG, or start with srun")
     gpus = tf.config.list_physical_devices("GPU")
@@ -96,11 +94,12 @@ def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
         task_id=cluster.index,
         rpc_layer="grpc",
     )
-    log.info("%s of %d; training begins once all are there", cluster.named([cluster.index]), len(cluster.workers))
+    ours, told = cluster.named([cluster.index]), {"worker": cluster.index}  # each worker says this of itself
+    log.info("%s of %d; training begins once all are there", ours, len(cluster.workers), extra=told)
     try:
         with _ended_by_signals():
             # TensorFlow waits for the others too, but without a word and deaf to SIGTERM.
-            cluster.meet()
+            cluster.meet(says_every_s=30.0 if cluster.index else 4.5)
             joined = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except OSError as error:
         raise InputError(
@@ -140,33 +139,6 @@ def is_chief(of: tf.distribute.Strategy) -> bool:
     """Returns whether this process is the one that writes files."""
     cluster = cluster_in(of)
     return cluster is None or cluster.index == 0
-
-
-@contextmanager
-def ranked_log(of: tf.distribute.Strategy) -> Iterator[None]:
-    """Lets a worker that is not the chief say only what goes wrong with it, and which worker it is.
-
-    Logs of all workers often end in one file, where the progress of each would say the same.
-    """
-    cluster = cluster_in(of)
-    if cluster is None or cluster.index == 0:
-        yield
-        return
-
-    def ranked(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING and not hasattr(record, "worker"):
-            record.msg, record.args = f"{cluster.named([cluster.index])}: {record.getMessage()}", ()
-            record.worker = cluster.index
-        return record.levelno >= logging.WARNING
-
-    handlers = list(logging.getLogger().handlers)
-    for handler in handlers:
-        handler.addFilter(ranked)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(ranked)
 
 
 def rows_here(of: tf.distribute.Strategy, batch_size: int) -> tuple[int, int]:

@@ -209,7 +209,8 @@ def test_a_merge_names_who_is_missing_and_in_which_shard_and_writes_nothing(coho
     assert {path.name for path, time in before.items() if after[path] != time} <= {"inference_niftynet_log"}
     with pytest.raises(InputError, match="3 of 6 subjects have no result") as complaint:
         inference.merge(prepared(cohort), 4)
-    assert "sub01 (shard 2 of 4), sub03 (shard 4 of 4), sub05 (shard 2 of 4)" in str(complaint.value)
+    assert "sub01 (shard 2 of 4), sub03 (shard 4 of 4), sub05 (shard 2 of 4); run shards 2,4" in str(complaint.value)
+    assert str(complaint.value).endswith("sbatch --array=2,4")
     assert not (output(cohort) / "inferred.csv").exists()
 
 
@@ -312,7 +313,9 @@ def test_the_command_line_knows_shards_merges_and_reruns(cohort, capsys):
     assert (cohort.folder / "run.merge.sbatch").is_file()
     assert f"cd {cohort.folder}\n" in script
     assert cohort("slurm", "x.ini") == 2
-    assert "run.sbatch is there already" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert f"    job=$(sbatch --parsable {cohort.folder}/run.sbatch)\n" in captured.out
+    assert "run.sbatch is there already" in captured.err
 
 
 # Slices or windows

@@ -41,7 +41,9 @@ def test_names_and_order_change_no_voxel(patient, result, segmenter, tmp_path):
     renamed = [tmp_path / f"{name}.nii.gz" for name in "cab"]
     for number, path in enumerate(renamed):
         shutil.copy(patient / f"{number}.nii.gz", path)
-    again = pimms_tf.segment_patient(renamed[::-1], segmenter, register=False)
+    steps = []
+    again = pimms_tf.segment_patient(renamed[::-1], segmenter, register=False, doing=steps.append)
+    assert "segmenting 3 scans" in steps  # and what else takes time
     np.testing.assert_array_equal(again.probability.data, result.probability.data)
     assert [scan.scores for scan in again.scans] == [scan.scores for scan in result.scans]
     assert [scan.contribution for scan in again.scans] == [scan.contribution for scan in result.scans]

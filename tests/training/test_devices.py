@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pimms_tf.cluster import ranked_log
 from pimms_tf.errors import InputError
 from pimms_tf.models import build_classifier, build_model
 from pimms_tf.pipeline.trays import Batch
@@ -34,7 +35,7 @@ from pimms_tf.training import (
     strategy,
 )
 from pimms_tf.training.checkpoints import Checkpoints, load_arrays
-from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, ranked_log, rows_here
+from pimms_tf.training.devices import agreed, as_chief, gather, is_chief, over_workers, rows_here
 from pimms_tf.training.steps import check_equal_slots
 
 HERE = Path(__file__).parent
@@ -429,7 +430,8 @@ def test_two_workers_train_as_one_process_with_twice_the_batch_and_one_of_them_g
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "training iter 3" in outputs[0]
     assert "validation iter 2" in outputs[0]
-    assert "training iter" not in outputs[1]
+    said = [line for line in outputs[1].splitlines() if "worker 1" not in line]
+    assert not said, outputs[1]  # only what concerns it, with its rank
     assert len(list((study.folder / "model" / "logs").iterdir())) == 1
 
     assert study("train", "x.ini", "--batch_size", "4", "--model_dir", "alone") == 0
@@ -458,23 +460,10 @@ def test_when_a_worker_dies_the_other_ends_and_names_it(study):
     assert "Traceback" not in rest
 
 
-class Worker:
-    """What a strategy over two processes tells of itself."""
-
-    def __init__(self, task_id):
-        self.cluster_resolver, self.task_id = self, task_id
-
-    def cluster_spec(self):
-        return self
-
-    def as_dict(self):
-        return TWO
-
-
 @pytest.mark.parametrize(("index", "said"), [(0, ["news", "trouble 1"]), (1, ["worker 1 (two:2222): trouble 1"])])
 def test_workers_but_the_chief_say_only_what_goes_wrong_and_who_they_are(index, said, caplog):
     log = logging.getLogger("pimms_tf.test")
-    with caplog.at_level(logging.INFO), ranked_log(Worker(index)):
+    with caplog.at_level(logging.INFO), ranked_log(cluster_of(tf_config(TWO, index=index))):
         log.info("news")
         log.warning("trouble %d", 1)
     assert [record.getMessage() for record in caplog.records] == said
@@ -501,6 +490,28 @@ def test_one_signal_stops_all_workers_with_a_checkpoint(study):
     assert "saved: " in outputs[0]
     assert list((study.folder / "model" / "models").glob("model.ckpt-*.index"))
     assert [worker.returncode for worker in workers] == [143, 143]
+
+
+@pytest.mark.slow
+def test_a_worker_ends_when_it_is_told_to_though_it_waits_for_another(study):
+    study.write(NETWORK={"batch_size": 2}, TRAINING={"max_iter": 100000})
+    with two_workers(study) as (workers, _):
+        await_iteration(workers[0], 3)
+        os.kill(workers[1].pid, signal.SIGSTOP)  # its port still takes connections, so nobody misses it
+        time.sleep(2)
+        workers[0].send_signal(signal.SIGTERM)
+        rest, _ = workers[0].communicate(timeout=_HANGS_S)
+    assert workers[0].returncode == 143
+    assert "--resume goes on from the last checkpoint" in rest
+
+
+@pytest.mark.slow
+def test_a_worker_ends_when_it_is_told_to_before_the_others_are_there(study):
+    with two_workers(study) as (workers, _):
+        workers[1].kill()
+        assert any("training begins once all are there" in line for line in workers[0].stdout)
+        workers[0].send_signal(signal.SIGTERM)
+        assert workers[0].wait(timeout=60) == -signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import logging
 import sys
 import threading
 
+from pimms_tf.cluster import Cluster
 from pimms_tf.training import devices
-from pimms_tf.training.cluster import Cluster
 
 if __name__ == "__main__":
     logging.basicConfig(stream=sys.stderr)

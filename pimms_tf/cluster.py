@@ -1,11 +1,15 @@
-"""Which processes train together: TF_CONFIG or Slurm's environment → the workers' addresses and this one's place."""
+"""Which processes train together: TF_CONFIG or Slurm's environment → the workers' addresses and this one's place.
+
+Without TensorFlow, so that a worker knows which one it is before it says anything.
+"""
 
 import json
 import logging
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pimms_tf.errors import InputError
@@ -59,6 +63,41 @@ class Cluster:
                 return True
         except OSError:
             return False
+
+
+def cluster_for(word: str, environ: Mapping[str, str]) -> Cluster | None:
+    """Returns the cluster that a training with this `strategy` belongs to, None for a process by itself.
+
+    Raises:
+        InputError: a description with a mistake.
+    """
+    return cluster_of(environ, whole_job=word == "multi_worker") if word in ("auto", "multi_worker") else None
+
+
+@contextmanager
+def ranked_log(cluster: Cluster | None) -> Iterator[None]:
+    """Lets a worker that is not the chief say only what goes wrong with it, and which worker it is.
+
+    Logs of all workers often end in one file, where the progress of each would say the same.
+    """
+    if cluster is None or cluster.index == 0:
+        yield
+        return
+
+    def ranked(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING and not hasattr(record, "worker"):
+            record.msg, record.args = f"{cluster.named([cluster.index])}: {record.getMessage()}", ()
+            record.worker = cluster.index
+        return hasattr(record, "worker")
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(ranked)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(ranked)
 
 
 def cluster_of(environ: Mapping[str, str], whole_job: bool = False) -> Cluster | None:
