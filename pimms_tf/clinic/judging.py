@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pimms_tf.clinic.patient import ScanResult
 
 DOUBTFUL_SCORE = 0.6  # below, a modality is a guess by itself: 48 of 50 real scans of all three had this much and more
+# In nats, once registered. T1 or T2 with FLAIR of the same patient: 0.25 and more in 41 of 41 pairs; of two patients:
+# 0.17 at most in 11 of 11; docs/segment.md.
+LEAST_SIMILARITY = 0.21
 LEAST_CORRELATION = 0.3  # of a scan in the brain with the surest one that is taken for the same modality
 _FINE_MM = 2.0  # voxels in the axial plane, in which lesions are outlined
 _THICK_MM = 8.5
@@ -142,6 +145,8 @@ def flags_on(
     for scan in used:
         if scan.registration is not None and scan.registration.kept and scan.registration.shift_mm > _FAR_MM:
             said.append(f"{scan.name} was moved by {scan.registration.shift_mm:.0f} mm; check that it lies right.")
+        if brain_ml and scan.registration is not None and scan.registration.after < LEAST_SIMILARITY:
+            said.append(f"{scan.name} resembles the reference no more than another head would; is it of this patient?")
     if not is_marked:
         said.append("Nothing was marked.")
     return tuple(said)
