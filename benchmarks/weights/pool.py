@@ -112,8 +112,17 @@ class Pool:
 
 
 def _places(subject: Slices) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (place, 3) of lesions, each slice as likely as its square root of lesion voxels, and of the brain."""
-    lesions = np.argwhere(subject.label > 0)
+    """Voxels (place, 3) of lesions, of each as many as the square root of its volume, so that small ones count, and of
+    the brain."""
+    pieces, number = ndimage.label(subject.label > 0)
+    places = np.argwhere(pieces)
+    places = places[np.random.default_rng(0).permutation(len(places))]
+    of = pieces[tuple(places.T)]
+    sizes = np.bincount(of, minlength=number + 1)
+    order = np.argsort(of, kind="stable")
+    rank = np.empty(len(of), int)
+    rank[order] = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[of[order]]
+    lesions = places[rank < 2 * np.sqrt(sizes[of])]
     brains = np.argwhere(subject.brain[:, ::4, ::4] > 0) * (1, 4, 4)
     return lesions.astype(np.int16), brains.astype(np.int16)
 
@@ -171,7 +180,7 @@ def drawn_window(subject: Slices, place: np.ndarray, subsets: Subsets, rng: np.r
 def with_other_contrast(
     plane: np.ndarray, label: np.ndarray, brain: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """The plane with lesions (x, y) bool that stand out two fifths to four thirds as much from what lies around them.
+    """The plane with lesions (x, y) bool that stand out a third to four thirds as much from what lies around them.
 
     What lies around is taken from tissue near the brain's median, so not from fluid.
     """
@@ -182,7 +191,7 @@ def with_other_contrast(
     near = ndimage.gaussian_filter(around.astype(np.float32), 5)
     normal = ndimage.gaussian_filter(np.where(around, plane, 0), 5) / np.maximum(near, 1e-3)
     soft = ndimage.gaussian_filter(label.astype(np.float32), 0.7) * (near > 1e-2)
-    return plane - rng.uniform(-0.35, 0.6) * soft * (plane - normal)
+    return plane - rng.uniform(-0.35, 0.68) * soft * (plane - normal)
 
 
 def changed(plane: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -44,6 +44,8 @@ def draw_lesions(
 ) -> Lesions:
     """Lesions of one patient: real masks, grown ones or both; without `masks` they are all grown.
 
+    Two patients of five may have some in the brain stem and the cerebellum besides those of their mask.
+
     `load_ml` is about what they measure; None: 0.3 to 60 ml, small loads as often as large ones on a logarithmic scale,
     and none in one patient of 16; 0: none.
     """
@@ -67,6 +69,8 @@ def draw_lesions(
             level = np.maximum(level, _real(inside, masks, load_ml * part * (1 - grown), rng))
     if grown > 0:
         level = np.maximum(level, _grown(inside, load_ml * grown, rng))
+    if rng.random() < 0.4:
+        level = np.maximum(level, _below(inside, rng))
     label = _thinned((level > 0) & inside.allowed, load_ml, rng)
     # Half a voxel and more around the edge the tissue changes; raters mark most of it.
     edge = ndimage.gaussian_filter(label.astype(np.float32), rng.uniform(0.45, 0.9))
@@ -140,6 +144,26 @@ def _grown(inside: _Inside, load_ml: float, rng: np.random.Generator) -> np.ndar
         return np.full(level.shape, -1, np.float32)
     level = np.where(ndimage.binary_dilation(white) & inside.allowed, level, -9)
     return (level - np.partition(candidates, -size)[-size]).astype(np.float32)
+
+
+def _below(inside: _Inside, rng: np.random.Generator) -> np.ndarray:
+    """How far each voxel is inside one to five round lesions of brain stem and cerebellum, mostly near their surface.
+
+    Most real masks have them, as 1 to 10 % of their volume or more: too little to learn them from.
+    """
+    places = np.argwhere(inside.white & ~inside.cerebral)
+    level = np.full(inside.shape, -1, np.float32)
+    if not len(places):
+        return level
+    weight = 0.3 + np.exp(-inside.surface_mm[tuple(places.T)] / 3)
+    centres = places[rng.choice(len(places), rng.integers(1, 6), p=weight / weight.sum())]
+    rough = np.float32(rng.uniform(0.1, 0.3)) * smooth_noise(inside.shape, 2, rng)
+    for centre in centres:
+        radii_mm = np.exp(rng.normal(np.log(2.3), 0.35)) * np.exp(rng.normal(0, 0.25, 3))
+        x, y, z = (((np.arange(n) - c) / r) ** 2 for n, c, r in zip(inside.shape, centre, radii_mm, strict=True))
+        away = np.sqrt(x[:, None, None] + y[:, None] + z)
+        level = np.maximum(level, (1 - away + rough).astype(np.float32))
+    return level
 
 
 def _thinned(lesion: np.ndarray, load_ml: float, rng: np.random.Generator) -> np.ndarray:

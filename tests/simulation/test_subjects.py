@@ -69,6 +69,19 @@ def test_grown_lesions_have_the_load_asked_for_and_lie_in_white_matter(head, les
     assert np.isin(tissue, WHITE_LIKE).mean() > 0.7
 
 
+def test_patients_may_have_lesions_in_the_brain_stem(head):
+    below = head.tissue == WHITE
+    below &= (np.arange(head.tissue.shape[2]) < np.argwhere(below)[:, 2].mean() - 25)[None, None]
+    stem = replace(head, tissue=np.where(below, np.uint8(INDEX["brain stem"]), head.tissue))
+    for seed in range(12):
+        found = draw_lesions(stem, np.random.default_rng(seed), load_ml=5.0)
+        box = tuple(slice(start, start + n) for start, n in zip(found.start, found.label.shape, strict=True))
+        if found.label[stem.tissue[box] == INDEX["brain stem"]].any():
+            assert found.label.sum() < 8000
+            return
+    pytest.fail("twelve patients and none has a lesion there")
+
+
 def test_lesions_are_many_and_mostly_small_as_real_ones_are(lesions):
     sizes = np.bincount(ndimage.label(lesions.label)[0].ravel())[1:]
     assert 20 < len(sizes) < 700
