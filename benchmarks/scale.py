@@ -114,7 +114,7 @@ def page(costs: Costs, num: int, shards: list[int], cores: int, busy: float) -> 
         f"| {what} | {value:.3g} s |"
         for what, value in (
             ("a process: imports, weights, compiling", costs.start),
-            ("to read and prepare a subject", costs.prepare),
+            ("to read and prepare a subject: brain found, scans told apart", costs.prepare),
             ("to segment it, by whole slices", costs.segment),
             ("to write its mask", costs.write),
             ("to find one file by its name", costs.find),

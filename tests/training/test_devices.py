@@ -492,20 +492,6 @@ def test_one_signal_stops_all_workers_with_a_checkpoint(study):
     assert [worker.returncode for worker in workers] == [143, 143]
 
 
-@pytest.mark.slow
-def test_a_worker_ends_when_it_is_told_to_though_it_waits_for_another(study):
-    study.write(NETWORK={"batch_size": 2}, TRAINING={"max_iter": 100000})
-    with two_workers(study) as (workers, _):
-        await_iteration(workers[0], 3)
-        os.kill(workers[1].pid, signal.SIGSTOP)  # its port still takes connections, so nobody misses it
-        time.sleep(2)
-        workers[0].send_signal(signal.SIGTERM)
-        rest, _ = workers[0].communicate(timeout=_HANGS_S)
-    assert workers[0].returncode == 143
-    assert "--resume goes on from the last checkpoint" in rest
-
-
-@pytest.mark.slow
 def test_a_worker_ends_when_it_is_told_to_before_the_others_are_there(study):
     with two_workers(study) as (workers, _):
         workers[1].kill()
