@@ -19,6 +19,8 @@ Statistics = Literal["batch", "moving"]
 # Kernels at least this wide are regrouped (see wide.py); below, the direct convolution is as fast.
 _WIDE = 11
 
+_PLAIN = (keras.layers.Conv2D, keras.layers.Conv3D)
+
 _gather: ContextVar[Callable | None] = ContextVar("gather", default=None)  # see `sharing_statistics`
 
 
@@ -90,6 +92,14 @@ class BatchNorm(keras.layers.Layer):
         else:
             y = _scaled(x, gamma, beta, *seen)
         return ops.cast(y, self.compute_dtype), moments
+
+    def scale_and_shift(self):
+        """What inference multiplies x by, and adds to that: (channel,) float32 each."""
+        gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
+        mean, inverse = self._mean_and_inverse(
+            (ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance))
+        )
+        return gamma * inverse, beta - mean * gamma * inverse
 
     def _mean_and_inverse(self, moments):
         mean, variance = moments
@@ -271,9 +281,12 @@ class Convolution(keras.layers.Layer):
 
     def compute(self, x, present, training):
         """Returns what `call` does and what `update` wants to know, () if nothing."""
-        x = x if self.preactivation else self._convolve(x)
         moments = ()
-        if self.norm is not None:
+        if self._folds(training):
+            x = self._convolve_and_normalise(x)
+        elif not self.preactivation:
+            x = self._convolve(x)
+        if self.norm is not None and not self._folds(training):
             x, moments = self.norm.compute(x, present, training)
         if self.prelu is not None:
             x = self.prelu(x)
@@ -285,10 +298,27 @@ class Convolution(keras.layers.Layer):
         if self.norm is not None:
             self.norm.update(moments)
 
-    def _convolve(self, x):
+    def _folds(self, training):
+        """Whether normalisation is part of the convolution: at inference in bfloat16, where passes over memory of their
+        own take a seventh of the time. Float32 keeps to the order of operations of training."""
+        if training or self.preactivation or self.norm is None or not isinstance(self.conv, _PLAIN):
+            return False
+        return self.conv.compute_dtype == self.norm.compute_dtype == "bfloat16" and not self.conv.use_bias
+
+    def _convolve_and_normalise(self, x):
+        scale, shift = self.norm.scale_and_shift()
+        dtype = self.conv.compute_dtype
+        kernel = ops.cast(ops.cast(ops.convert_to_tensor(self.conv.kernel), "float32") * scale, dtype)
+        y = ops.conv(self._stepped(ops.cast(x, dtype)), kernel, strides=self.conv.strides, padding="same")
+        return y + ops.cast(shift, dtype)
+
+    def _stepped(self, x):
         if self.step > 1:
             x = x[(slice(None), *(slice(None, None, self.step),) * (x.ndim - 2))]
-        return self.conv(x)
+        return x
+
+    def _convolve(self, x):
+        return self.conv(self._stepped(x))
 
     def compute_output_shape(self, input_shape):
         batch, *space, num_in = input_shape

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from pimms_tf.models import build_classifier, build_model, regularised_variables
-from pimms_tf.models.layers import BatchNorm, Convolution, kernel_initialiser
+from pimms_tf.models.layers import BatchNorm, Convolution, kernel_initialiser, layers_of
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "07_networks" / "bn_moving_statistics" / "io.npz"
 
@@ -98,6 +98,25 @@ def test_statistics_of_half_precision_input_are_taken_in_single_precision():
     assert output.dtype == tf.float16
     assert norm.moving_mean.numpy()[0] == pytest.approx(x.astype(np.float64).mean(), rel=1e-4)
     assert norm.moving_variance.numpy()[0] == pytest.approx(x.astype(np.float64).var(), rel=1e-2)
+
+
+@pytest.mark.parametrize(("rank", "kernel", "stride"), [(2, 5, 1), (2, 3, 2), (2, 1, 2), (3, 3, 1)])
+def test_normalisation_within_a_convolution_of_bfloat16_is_the_normalisation_after_it(rank, kernel, stride, bfloat16):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(2, *(6,) * rank, 3)).astype(np.float32)
+    whole, half = (built(Convolution(4, kernel, rank, stride), *x.shape) for _ in range(2))
+    drawn = [
+        rng.normal(0, 0.3, variable.shape) + (variable.path.endswith(("gamma", "variance")))
+        for variable in whole.variables
+    ]
+    for layer in (whole, half):
+        for variable, values in zip(layer.variables, drawn, strict=True):
+            variable.assign(np.abs(values) if variable.path.endswith("variance") else values)
+    for layer in layers_of(half):
+        layer.dtype_policy = keras.dtype_policies.get("mixed_bfloat16")
+    found, expected = half(x), np.asarray(whole(x))
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(found, tf.float32), expected, atol=0.02 * expected.max())  # some units of 2⁻⁸
 
 
 @pytest.mark.parametrize(("init", "ratio"), [("he_normal", 1.0), ("niftynet", 0.8796)])
