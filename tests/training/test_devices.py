@@ -497,7 +497,7 @@ def test_a_worker_ends_when_it_is_told_to_before_the_others_are_there(study):
         workers[1].kill()
         assert any("training begins once all are there" in line for line in workers[0].stdout)
         workers[0].send_signal(signal.SIGTERM)
-        assert workers[0].wait(timeout=60) == -signal.SIGTERM
+        assert workers[0].wait(timeout=60) in (-signal.SIGTERM, 143)  # by itself, or by Python's handler just before
 
 
 @pytest.mark.slow
