@@ -19,13 +19,13 @@ if [ ! -e "$out/brain/done" ]; then
     touch "$out/brain/done"
 fi
 python simulated.py "$data/labelmaps_synthseg" "$pool" --masks "$data/lesion_masks_mni" --seed 7 \
-    --count "$(of 192)" --held "$(of 8)"
+    --count "$(of 336)" --held "$(of 8)"
 python phantoms.py "$pool/phantom" --count "$(of 24)"
 python real.py "$data" "$pool/real" ms3_101627 ms3_104670 ms3_104899 ms3_106639 ms3_111008 ms3_107130 \
     simvent_104252 simvent_105074 simvent_105465 mslesseg_p14_visit2 mslesseg_p14_visit3
 python real.py "$data" "$pool/native" ms_native_p03 ms_native_p04 ms_native_p09 ms_native_p20 ms_long_p01 --alone
 python segmenter.py "$out/segmenter" --pool "$pool/real:0.38" --pool "$pool/sim:0.55" --pool "$pool/phantom:0.07" \
-    --steps "$(of 14200)" --hold 0.62 --half
+    --steps "$(of 25200)" --hold 0.6 --half
 python classifier.py "$out/classifier" --pool "$pool/sim:0.40" --pool "$pool/real:0.22" --pool "$pool/native:0.26" \
     --pool "$pool/phantom:0.12" --other "$pool/other" --other-share 0.33 --steps "$(of 2500)" --batch 16 --lr 2.5e-3 --seed 5
 python strangers.py "$data/labelmaps_synthseg" "$pool" --masks "$data/lesion_masks_mni" --count 0 --held "$(of 10)" --seed 7
