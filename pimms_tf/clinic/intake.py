@@ -115,10 +115,14 @@ def check_paths(paths: Iterable[Path]) -> None:
     """Refuses paths that are not there, before anything that takes time.
 
     Raises:
-        InputError: one is not there.
+        InputError: one is not there, or lies where this user may not look.
     """
     for path in map(Path, paths):
-        if not path.exists() and not path.is_symlink():
+        try:
+            is_there = path.exists() or path.is_symlink()
+        except OSError as error:
+            raise InputError(f"{path} cannot be reached ({error.strerror}); change the permissions above it") from error
+        if not is_there:
             raise InputError(f"{path} is not there; give scans, or a folder with scans")
 
 
@@ -132,6 +136,8 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Set
         name, told = path.name.lower(), shown(path.name)
         try:
             found = path.stat()
+            if path.is_dir() and not path.is_symlink():
+                os.listdir(path)  # or says why not
             if not path.is_file():
                 set_aside.append(SetAside(told or str(path), _why_no_file(path)))
                 continue
@@ -151,19 +157,26 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Set
             else:
                 set_aside.append(SetAside(told, "is no image of a kind that is known here"))
         except OSError as error:
-            what = "is a link to nothing" if path.is_symlink() else f"cannot be read ({error.strerror})"
-            set_aside.append(SetAside(told, what))
+            if path.is_symlink():
+                set_aside.append(SetAside(told, "is a link to nothing"))
+            else:
+                set_aside.append(SetAside(told, f"cannot be read ({error.strerror})", is_damaged=True))
     return images, dicoms, set_aside
 
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(item for item in path.rglob("*") if not any(p.startswith(".") for p in _below(item, path)))
-            found = [item for item in inside if item.is_symlink() or not item.is_dir()]
-            yield from (item for item in found if not _is_result(item)) if found else [path]
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        inside: list[Path] = []
+        closed: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=closed.append):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            inside += [Path(folder, name) for name in (*files, *links) if not name.startswith(".")]
+        found = sorted([*inside, *(Path(error.filename) for error in closed)])
+        yield from (item for item in found if not _is_result(item)) if found else [path]
 
 
 def _why_no_file(path: Path) -> str:
@@ -176,11 +189,7 @@ def _why_no_file(path: Path) -> str:
 
 def _is_result(path: Path) -> bool:
     """Whether a file lies in the folder of an earlier result, which may stand among the scans."""
-    return (path.parent / RESULT).is_file() and (path.parent / PROBABILITY).is_file()
-
-
-def _below(item: Path, folder: Path) -> tuple[str, ...]:
-    return item.relative_to(folder).parts
+    return all(os.path.isfile(path.parent / name) for name in (RESULT, PROBABILITY))
 
 
 def _headers(path: Path) -> list[Path]:

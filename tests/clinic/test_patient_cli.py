@@ -4,6 +4,9 @@ import gzip
 import json
 import os
 import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -201,6 +204,45 @@ def test_a_wrong_word_ends_as_one_sentence(argv, says, patient, tiny, monkeypatc
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not (patient.parent / "out").exists()
+
+
+@contextmanager
+def another_user():
+    """A folder of whoever runs the tests, or, as root may read everything, of nobody, who then runs what is within."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("closed", ["in/a.nii", ".", "in"])
+def test_what_this_user_may_not_read_ends_as_one_sentence(closed, tiny, capsys):
+    with another_user() as place:
+        saved(place / "patient" / "in" / "a.nii", noise(12, 12, 12))
+        locked = place / "patient" / closed
+        locked.chmod(0)
+        code = main(["segment", str(place / "patient"), "--output", str(place / "out")])
+        locked.chmod(0o700)
+        assert not (place / "out").exists()
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert f"{locked.name} " in line
+    assert "Permission denied" in line or "may not be read by this user" in line
+
+
+def test_a_scan_that_this_user_may_not_read_costs_no_other_and_is_said(patient, tiny, capsys):
+    contents = {path.name: path.read_bytes() for path in patient.iterdir()}
+    with another_user() as place:
+        for name, content in contents.items():
+            (place / name).write_bytes(content)
+        (place / "2.nii.gz").chmod(0)
+        assert main(["segment", str(place), "--output", str(place / "out"), "--no-register"]) == 0
+    assert "2.nii.gz could not be read: it may not be read by this user" in capsys.readouterr().out
 
 
 def test_a_damaged_file_costs_no_other_and_is_said(patient, tiny, tmp_path, capsys):
