@@ -59,6 +59,8 @@ def main() -> None:
             if truth is not None:
                 dice = 2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1)
                 line += f" of {truth.sum() * ml:.1f}, Dice {dice:.2f}"
+                hit = (found & truth).sum()
+                line += f", {hit / max(truth.sum(), 1):.0%} found, {hit / max(found.sum(), 1):.0%} of it lesion"
             print(line + ("" if guess == order else f"  taken for {guess} instead of {order}"), flush=True)
     if a.classify:
         print(f"{count - wrong} of {count} right")

@@ -92,7 +92,9 @@ def main() -> None:
             change = mask.sum() / base.sum() - 1
             changes.setdefault(name, []).append(change)
             became = "a copy" if last is None else last.reason or f"used as {last.taken_for}, {max(last.scores):.2f}"
-            print(f"  {name}: {100 * change:+.2f} %, Dice {dice(mask):.3f}, {became}", flush=True)
+            alike = np.corrcoef([each[found.brain > 0] for each in (scan, *scans[:3])])[0, 1:].round(2).tolist()
+            told = f"{100 * change:+.2f} %, Dice {dice(mask):.3f}, {became}; like the three {alike}"
+            print(f"  {name}: {told}", flush=True)
     for name, found in changes.items():
         print(f"{name}: {100 * np.abs(found).max():.2f} % at most of {len(found)}", flush=True)
 
