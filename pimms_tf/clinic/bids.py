@@ -19,8 +19,8 @@ import numpy as np
 
 from pimms_tf import __version__
 from pimms_tf.clinic.lesions import Lesion, write_lesions
-from pimms_tf.clinic.patient import PatientResult
 from pimms_tf.clinic.provenance import Provenance
+from pimms_tf.clinic.results import PatientResult
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.errors import InputError

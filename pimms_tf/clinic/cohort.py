@@ -15,7 +15,7 @@ from pathlib import Path
 from pimms_tf.clinic.index import PatientRow, patient_row, write_index
 from pimms_tf.clinic.intake import RESULT
 from pimms_tf.clinic.lesions import Lesion
-from pimms_tf.clinic.patient import PatientResult
+from pimms_tf.clinic.results import PatientResult
 from pimms_tf.errors import InputError
 from pimms_tf.files import write_text
 from pimms_tf.wording import counted

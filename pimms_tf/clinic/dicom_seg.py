@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from pimms_tf import __version__
-from pimms_tf.clinic.patient import PatientResult, ScanResult
+from pimms_tf.clinic.results import PatientResult, ScanResult
 from pimms_tf.clinic.viewers import COLOURS
 from pimms_tf.errors import InputError
 from pimms_tf.files import replacing

@@ -14,9 +14,9 @@ import numpy as np
 from pimms_tf.clinic.bids import write_bids
 from pimms_tf.clinic.intake import MASK, PROBABILITY, RESULT, is_called
 from pimms_tf.clinic.lesions import Lesion, lesions_of, write_lesions
-from pimms_tf.clinic.patient import PatientResult, ScanResult
 from pimms_tf.clinic.provenance import Provenance, provenance
 from pimms_tf.clinic.report import write_report
+from pimms_tf.clinic.results import PatientResult, ScanResult
 from pimms_tf.clinic.viewers import write_viewer_files
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, resample_onto, write_image

@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pimms_tf.clinic.lesions import Lesion
-from pimms_tf.clinic.patient import PatientResult
 from pimms_tf.clinic.report import REPORT, doubts_of, templates
+from pimms_tf.clinic.results import PatientResult
 from pimms_tf.files import tsv_text, write_text
 
 INDEX, TABLE = "index.html", "patients.tsv"

@@ -1,17 +1,14 @@
 """What decides about a scan: which is the reference, which belong to no modality, what is unusual about one."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pimms_tf.clinic.intake import SetAside
+from pimms_tf.clinic.results import ScanResult
 from pimms_tf.data.grids import Grid, corners
 from pimms_tf.data.images import Image, reorient
 from pimms_tf.inference.preparation import Preparation
-
-if TYPE_CHECKING:
-    from pimms_tf.clinic.patient import ScanResult
 
 DOUBTFUL_SCORE = 0.6  # below, a modality is a guess by itself: 48 of 50 real scans of all three had this much and more
 # In nats, once registered. T1 or T2 with FLAIR of the same patient: 0.25 and more in 41 of 41 pairs; of two patients:

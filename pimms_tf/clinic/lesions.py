@@ -7,16 +7,14 @@ how the voxels are stored.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
+from pimms_tf.clinic.results import PatientResult
 from pimms_tf.clinic.ventricles import find_ventricles
 from pimms_tf.files import tsv_text, write_text
-
-if TYPE_CHECKING:
-    from pimms_tf.clinic.patient import PatientResult
 
 Site = Literal["periventricular", "deep"]
 
@@ -114,7 +112,7 @@ def measure_lesions(
     )
 
 
-def lesions_of(result: "PatientResult") -> tuple[Lesion, ...]:
+def lesions_of(result: PatientResult) -> tuple[Lesion, ...]:
     """Returns the lesions of a patient's mask; which are periventricular where the scans show the ventricles."""
     mask, probability, affine = result.mask.data[..., 0], result.probability.data[..., 0], result.mask.affine
     if not mask.any():

@@ -14,9 +14,10 @@ import numpy as np
 
 from pimms_tf.clinic import pictures
 from pimms_tf.clinic.lesions import PERIVENTRICULAR_MM, Lesion, lesions_of, number_lesions
-from pimms_tf.clinic.patient import POSSIBLE, PatientResult, ScanResult
+from pimms_tf.clinic.patient import POSSIBLE
 from pimms_tf.clinic.pictures import Stage
 from pimms_tf.clinic.provenance import Provenance, provenance
+from pimms_tf.clinic.results import PatientResult, ScanResult
 from pimms_tf.files import replacing, write_text
 
 REPORT, MOSAIC = "report.html", "mosaic.png"

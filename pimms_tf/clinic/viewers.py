@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from pimms_tf.clinic.intake import MASK
-from pimms_tf.clinic.patient import PatientResult, ScanResult
+from pimms_tf.clinic.results import PatientResult, ScanResult
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image, write_image
 from pimms_tf.files import write_text

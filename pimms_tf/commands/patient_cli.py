@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pimms_tf.actions.sharding import Shard
     from pimms_tf.clinic.cohort import PatientFiles
     from pimms_tf.clinic.lesions import Lesion
-    from pimms_tf.clinic.patient import PatientResult
+    from pimms_tf.clinic.results import PatientResult
     from pimms_tf.inference import Segmenter
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pimms_tf.clinic.intake import SetAside
-from pimms_tf.clinic.patient import PatientResult, ScanResult
 from pimms_tf.clinic.registration import Registration
+from pimms_tf.clinic.results import PatientResult, ScanResult
 from pimms_tf.data.grids import Grid
 from pimms_tf.data.images import Image
 from pimms_tf.inference.preparation import Preparation
