@@ -50,7 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             os.replace(temporary, path)
         except OSError as error:
-            error.filename = str(path)  # not the temporary one, of which nobody knows
+            if error.filename is not None:
+                error.filename = str(path)  # not the temporary one, of which nobody knows
             raise
         flush(path.parent)
 
