@@ -73,7 +73,7 @@ def segment_patients(
     failed, spent = 0, []
     for number, patient in enumerate(patients, start=1):
         own = Path(folder) / patient.subject_id
-        if resume and (own / RESULT).is_file() and (own / ROW).is_file():
+        if resume and _is_done(own):
             report(number, len(patients), f"{patient.subject_id}: done before", _left(spent, len(patients) - number))
             continue
         began = time.perf_counter()
@@ -91,6 +91,11 @@ def segment_patients(
         left_s = _left(spent, len(patients) - number)
         report(number, len(patients), f"{patient.subject_id}: {text}", left_s)
     return failed
+
+
+def _is_done(own: Path) -> bool:
+    # A folder may hold the result of one run and the mistake of a later one.
+    return (own / RESULT).is_file() and (own / ROW).is_file() and not (own / MISTAKE).is_file()
 
 
 def write_cohort_page(patients: Sequence[PatientFiles], folder: Path) -> Path:

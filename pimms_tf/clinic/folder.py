@@ -84,6 +84,7 @@ def write_images(result: PatientResult, folder: Path, also_on: Sequence[str] = (
     paths = [folder / MASK, folder / PROBABILITY, *(folder / f"mask_on_{stem}.nii.gz" for stem in stems)]
     images = [result.mask, result.probability, *(mask_on(result, scan) for scan in scans)]
     refuse_own_files(result, paths)
+    (folder / RESULT).unlink(missing_ok=True)  # an earlier one, which no longer goes with what is written now
     sweep(folder)
     for path, image in zip(paths, images, strict=True):
         write_image(image, path)
@@ -98,15 +99,17 @@ def mask_on(result: PatientResult, scan: ScanResult) -> Image:
 
 
 def named(result: PatientResult, name: str) -> ScanResult:
-    """Returns the scan of a name, which may also be the path of its file.
+    """Returns the scan of a name, or of the path of its file, out of those that were used and the reference.
 
     Raises:
         InputError: there is none.
     """
-    for scan in result.scans:
+    placed = [scan for scan in result.scans if scan.used or scan.is_reference]
+    for scan in placed:
         if is_called(name, scan.name, scan.files):
             return scan
-    raise InputError(f"{name} is no scan of this patient; give one of {', '.join(scan.name for scan in result.scans)}")
+    names = ", ".join(scan.name for scan in placed)
+    raise InputError(f"{name} is no scan of this patient that was used; give one of {names}")
 
 
 def refuse_own_files(result: PatientResult, paths: Iterable[Path]) -> None:

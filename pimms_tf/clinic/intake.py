@@ -4,6 +4,7 @@ Any mixture goes: image files that nibabel or SimpleITK open, DICOM folders, fol
 names; a file that cannot be used is said and costs no other.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -157,7 +158,7 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path], list[Set
             else:
                 set_aside.append(SetAside(told, "is no image of a kind that is known here"))
         except OSError as error:
-            if path.is_symlink():
+            if path.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP):
                 set_aside.append(SetAside(told, "is a link to nothing"))
             else:
                 set_aside.append(SetAside(told, f"cannot be read ({error.strerror})", is_damaged=True))

@@ -18,7 +18,7 @@ COLOURS = ((255, 212, 0), (0, 200, 255), (255, 120, 120), (140, 255, 140))
 
 def view_lines(result: PatientResult, folder: Path) -> tuple[str, ...]:
     """Returns command lines that show the mask in a patient's folder over its reference, in FSLeyes and Freeview."""
-    folder, reference = Path(folder), _reference(result)
+    folder, reference = Path(folder), _shown(result)
     shown = reference.files[0] if reference.series is None else folder / REFERENCE
     scan, mask, lut, table = (
         shlex.quote(str(path)) for path in (shown, folder / MASK, folder / FSLEYES_COLOURS, folder / FREEVIEW_COLOURS)
@@ -38,7 +38,7 @@ def write_viewer_files(result: PatientResult, folder: Path) -> tuple[str, ...]:
     Raises:
         OSError: the folder cannot be written.
     """
-    folder, reference = Path(folder), _reference(result)
+    folder, reference = Path(folder), _shown(result)
     names = result.class_names[1:] or ("lesion",)
     write_text(folder / FSLEYES_COLOURS, fsleyes_colours(names))
     write_text(folder / FREEVIEW_COLOURS, freeview_colours(names))
@@ -66,8 +66,10 @@ def freeview_colours(names: tuple[str, ...]) -> str:
     return "\n".join(("# number name red green blue transparency", "0 background 0 0 0 0", *lines)) + "\n"
 
 
-def _reference(result: PatientResult) -> ScanResult:
-    return next(scan for scan in result.scans if scan.is_reference)
+def _shown(result: PatientResult) -> ScanResult:
+    """The reference, or, where it came as DICOM and gave no more than its grid, a scan that was used."""
+    reference = next(scan for scan in result.scans if scan.is_reference)
+    return reference if reference.series is None or reference.image is not None else result.used[0]
 
 
 def _rows(names: tuple[str, ...]) -> list[tuple[int, str, tuple[int, int, int]]]:

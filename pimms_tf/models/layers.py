@@ -309,6 +309,7 @@ class Convolution(keras.layers.Layer):
         scale, shift = self.norm.scale_and_shift()
         dtype = self.conv.compute_dtype
         kernel = ops.cast(ops.cast(ops.convert_to_tensor(self.conv.kernel), "float32") * scale, dtype)
+        # Within the layer's autocast the kernel is rounded before it is scaled, and once more after.
         y = ops.conv(self._stepped(ops.cast(x, dtype)), kernel, strides=self.conv.strides, padding="same")
         return y + ops.cast(shift, dtype)
 

@@ -330,6 +330,12 @@ def test_one_bad_patient_does_not_stop_the_others(patient, tiny, tmp_path, capsy
     assert rows[0]["patient"] == "bert"
     assert (out / "index.html").is_file()
 
+    (out / "anna" / "mistake.txt").write_text("a later run failed\n")
+    assert main([*command, "--resume"]) == 1
+    assert "anna: done before" not in capsys.readouterr().out
+    assert (out / "anna" / "mask.nii.gz").stat().st_mtime_ns > made
+    assert not (out / "anna" / "mistake.txt").exists()
+
 
 def test_patients_are_found_in_tables_folders_and_bids_trees(tmp_path):
     for name in ("sub-02/ses-a/anat", "sub-02/ses-b/anat", "sub-01/anat", "derivatives"):

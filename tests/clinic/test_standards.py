@@ -166,3 +166,8 @@ def test_viewers_get_a_line_a_colour_table_and_a_reference_that_they_can_open(tm
     drawn = drawn_on(result, a_series(tmp_path / "dicom"), some_voxels)
     assert f"{tmp_path}/reference.nii.gz" in write_viewer_files(drawn, tmp_path)[0]
     assert nib.load(tmp_path / "reference.nii.gz").shape == drawn.mask.shape
+    # A reference that gave no more than its grid has nothing to show.
+    aside = replace(drawn.scans[0], used=False, image=None)
+    lines = write_viewer_files(replace(drawn, scans=(aside, *drawn.scans[1:])), tmp_path / "aside")
+    assert "fsleyes scan_1.nii.gz" in lines[0]
+    assert not (tmp_path / "aside" / "reference.nii.gz").exists()
