@@ -69,7 +69,7 @@ def draw_lesions(
             level = np.maximum(level, _real(inside, masks, load_ml * part * (1 - grown), rng))
     if grown > 0:
         level = np.maximum(level, _grown(inside, load_ml * grown, rng))
-    if rng.random() < 0.4:
+    if inside.below.any() and rng.random() < 0.4:
         level = np.maximum(level, _below(inside, rng))
     label = _thinned((level > 0) & inside.allowed, load_ml, rng)
     # Half a voxel and more around the edge the tissue changes; raters mark most of it.
@@ -94,6 +94,7 @@ class _Inside:
         self.allowed = self.white | (near & (tissue != FLUID) & (tissue != INDEX["choroid plexus"]) & (tissue > 0))
         self.allowed |= deep
         self.cerebral = tissue == WHITE_LIKE[0]
+        self.below = self.white & ~self.cerebral  # brain stem and cerebellum, where the map tells them apart
         coarse = head.mni_mm.shape[1:]
         weights = [linear_weights(np.arange(s.start, s.stop) / COARSE_MM, n) for s, n in zip(box, coarse, strict=True)]
         self.mni_mm = np.stack([along_axes(axis, weights) for axis in head.mni_mm])
@@ -151,10 +152,8 @@ def _below(inside: _Inside, rng: np.random.Generator) -> np.ndarray:
 
     Most real masks have them, as 1 to 10 % of their volume or more: too little to learn them from.
     """
-    places = np.argwhere(inside.white & ~inside.cerebral)
+    places = np.argwhere(inside.below)
     level = np.full(inside.shape, -1, np.float32)
-    if not len(places):
-        return level
     weight = 0.3 + np.exp(-inside.surface_mm[tuple(places.T)] / 3)
     centres = places[rng.choice(len(places), rng.integers(1, 6), p=weight / weight.sum())]
     rough = np.float32(rng.uniform(0.1, 0.3)) * smooth_noise(inside.shape, 2, rng)
