@@ -41,8 +41,8 @@ _BESIDE = (".json", ".txt", ".tsv", ".csv", ".bval", ".bvec", ".html", ".pdf", "
 class Scan:
     """One volume that may be segmented.
 
-    `image` has one channel; `files` are where it came from. `missing` (x, y, z) bool are voxels that were NaN or
-    infinite and count as background, None where there are none.
+    `image` has one channel; `files` are where it came from, those of copies last. `missing` (x, y, z)
+    bool are voxels that were NaN or infinite and count as background, None where there are none.
     """
 
     name: str  # for tables: the file's name, or number and description of the series
@@ -318,8 +318,10 @@ def _keep(scan: Scan, kept: dict[bytes, Scan], copies: list[SetAside]) -> None:
     """
     key = _content(scan.image)
     if key in kept:
-        kept[key], other = sorted((kept[key], scan), key=lambda one: one.name)
-        copies.append(SetAside(other.name, f"is a copy of {kept[key].name}"))
+        first, other = sorted((kept[key], scan), key=lambda one: one.name)
+        # Whoever names the file of a copy means this scan, and it is not to be written over either.
+        kept[key] = replace(first, files=(*first.files, *other.files))
+        copies.append(SetAside(other.name, f"is a copy of {first.name}"))
         return
     kept[key] = scan
     if len(kept) > MOST_SCANS:

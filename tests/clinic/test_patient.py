@@ -8,6 +8,7 @@ import pytest
 
 import pimms_tf
 import pimms_tf.clinic.patient as of_a_patient
+from pimms_tf.clinic.folder import named
 from pimms_tf.data.images import read_image
 from pimms_tf.errors import InputError
 
@@ -124,6 +125,7 @@ def test_a_copy_of_a_scan_is_taken_once_and_changes_nothing(patient, result, seg
     nib.save(turned, tmp_path / "p" / "copy.nii")
     again = pimms_tf.segment_patient(tmp_path / "p", segmenter, register=False)
     assert [(one.name, one.reason) for one in again.set_aside] == [("copy.nii", "is a copy of 1.nii.gz")]
+    assert named(again, str(tmp_path / "p" / "copy.nii")).name == "1.nii.gz"
     np.testing.assert_array_equal(again.probability.data, result.probability.data)
 
 
