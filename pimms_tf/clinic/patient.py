@@ -267,7 +267,7 @@ def _judged(
 ) -> tuple[list[_Seen], Subject, np.ndarray, np.ndarray]:
     """The scans that are none too many, on the grid of the mask, as a subject, their scores, and the brain there.
 
-    Each time one is set aside the others are prepared anew, since it had a say in where the brain is.
+    Each time one is set aside the others are prepared anew, since it may have had a say in where the brain is.
     """
     for one in seen:
         one.image = resample_onto(one.placed, grid, 3, keep_zeros=True)

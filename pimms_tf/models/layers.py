@@ -76,12 +76,12 @@ class BatchNorm(keras.layers.Layer):
 
     def compute(self, x, present, training):
         """Returns the normalised x and what `update` wants to know, () outside training."""
-        moving = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
-        gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
         # In float32 also where x is half as precise: the shift may be many times what is left of x.
         x = ops.cast(x, "float32")
         if not training:
-            return ops.cast(_scaled(x, gamma, beta, *self._mean_and_inverse(moving)), self.compute_dtype), ()
+            scale, shift = self.scale_and_shift()
+            return ops.cast(x * scale + shift, self.compute_dtype), ()
+        (gamma, beta), moving = self._trained(), self._moving()
         by_itself = gather_over_replicas() is None and self.statistics == "batch"
         weight, count = _rows(x, present)
         mean, variance, some_row = self._moments(ops.stop_gradient(x) if by_itself else x, weight, count, moving)
@@ -95,11 +95,13 @@ class BatchNorm(keras.layers.Layer):
 
     def scale_and_shift(self):
         """What inference multiplies x by, and adds to that: (channel,) float32 each."""
-        gamma, beta = (ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
-        mean, inverse = self._mean_and_inverse(
-            (ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance))
-        )
-        return gamma * inverse, beta - mean * gamma * inverse
+        return _scale_and_shift(*self._trained(), *self._mean_and_inverse(self._moving()))
+
+    def _trained(self):
+        return tuple(ops.cast(ops.convert_to_tensor(weight), "float32") for weight in (self.gamma, self.beta))
+
+    def _moving(self):
+        return ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
 
     def _mean_and_inverse(self, moments):
         mean, variance = moments
@@ -157,9 +159,14 @@ def _rows(x, present):
     return weight, ops.maximum(ops.sum(weight), 1.0) * ops.cast(per_row, "float32")
 
 
-def _scaled(x, gamma, beta, mean, inverse):
+def _scale_and_shift(gamma, beta, mean, inverse):
     scale = gamma * inverse
-    return x * scale + (beta - mean * scale)
+    return scale, beta - mean * scale
+
+
+def _scaled(x, gamma, beta, mean, inverse):
+    scale, shift = _scale_and_shift(gamma, beta, mean, inverse)
+    return x * scale + shift
 
 
 @ops.custom_gradient
@@ -284,10 +291,10 @@ class Convolution(keras.layers.Layer):
         moments = ()
         if self._folds(training):
             x = self._convolve_and_normalise(x)
-        elif not self.preactivation:
-            x = self._convolve(x)
-        if self.norm is not None and not self._folds(training):
-            x, moments = self.norm.compute(x, present, training)
+        else:
+            x = x if self.preactivation else self._convolve(x)
+            if self.norm is not None:
+                x, moments = self.norm.compute(x, present, training)
         if self.prelu is not None:
             x = self.prelu(x)
         elif self.activation == "relu":
@@ -308,8 +315,8 @@ class Convolution(keras.layers.Layer):
     def _convolve_and_normalise(self, x):
         scale, shift = self.norm.scale_and_shift()
         dtype = self.conv.compute_dtype
-        kernel = ops.cast(ops.cast(ops.convert_to_tensor(self.conv.kernel), "float32") * scale, dtype)
         # Within the layer's autocast the kernel is rounded before it is scaled, and once more after.
+        kernel = ops.cast(ops.cast(ops.convert_to_tensor(self.conv.kernel), "float32") * scale, dtype)
         y = ops.conv(self._stepped(ops.cast(x, dtype)), kernel, strides=self.conv.strides, padding="same")
         return y + ops.cast(shift, dtype)
 

@@ -8,7 +8,7 @@ import numpy as np
 from niftynet_compat import Config, SubjectFiles
 from pimms_tf.data.subjects import Subject, restore
 from pimms_tf.evaluation import confusion_matrix, dice
-from pimms_tf.inference import orthogonal_slices
+from pimms_tf.inference import Preparation, orthogonal_slices
 from pimms_tf.inference.segmenter import Segmenter
 from pimms_tf.models import PIMMS
 from pimms_tf.pipeline.batches import Loader
@@ -42,11 +42,16 @@ def arranged(config: Config, subject: Subject) -> tuple[list[int], Subject]:
     return order, replace(subject, scans=(subject.scans * valid)[..., order], valid=valid[order])
 
 
+def _leaving_none_out(preparation: Preparation) -> Preparation:
+    """Training is not to end because a network of the moment doubts a scan."""
+    return replace(preparation, least_score=0.0, least_share=0.0)
+
+
 def previewer(study: Study, loader: Loader, model: PIMMS, files: SubjectFiles) -> Callable[[], np.ndarray | None]:
     """What draws one subject's lesions, reference and segmentation, with the weights of the moment."""
     if not study.task.segments:
         return lambda: None
-    preparation = replace(study.preparation, window=study.window, border=(0, 0, 0), least_score=0.0, least_share=0.0)
+    preparation = replace(_leaving_none_out(study.preparation), window=study.window, border=(0, 0, 0))
     segmenter = Segmenter(model, preparation, study.config.pimms.inference_mode)
 
     def preview() -> np.ndarray:
@@ -66,9 +71,8 @@ def whole_volume_validation(
     `dice` is the mean over subjects of the Dice of everything but background; the segmentation loss, which chooses the
     best checkpoint, is 1 less that. The modality loss is the cross-entropy of scans whose modality is known.
     """
-    # Training is not to end because a network of the moment doubts a scan, so none is left out.
-    preparation, task = replace(study.preparation, least_score=0.0, least_share=0.0), study.task
-    segmenter = Segmenter(model, preparation, study.config.pimms.inference_mode)
+    segmenter = Segmenter(model, _leaving_none_out(study.preparation), study.config.pimms.inference_mode)
+    task = study.task
     kept = SubjectCache(subjects, lambda files: loader.load(files.images, files.subject_id), 2 * 2**30)
 
     def validate() -> Metrics | None:
